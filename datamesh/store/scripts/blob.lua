@@ -1,0 +1,13 @@
+-- blob: keep large values of a run beside it; frames carry their digest.
+--
+-- Guarantee: kept as long as the run; nothing is kept for a run that is over. May be repeated.
+--
+-- KEYS  blobs of the run, run
+-- ARGV  digest, body, ...
+-- Returns  OK | GONE
+local call = redis.call
+local state = call('HGET', KEYS[2], 'state')
+if state and state ~= 'open' and state ~= 'waiting' then return {'GONE'} end
+for k = 1, #ARGV, 2 do call('HSET', KEYS[1], ARGV[k], ARGV[k + 1]) end
+if not state then call('PEXPIRE', KEYS[1], 60000) end
+return {'OK'}

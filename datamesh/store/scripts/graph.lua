@@ -1,0 +1,230 @@
+-- graph: what every script that moves values shares; put in front of submit, push, settle, promote and end.
+--
+-- One table per run holds what this call has read and what it is about to change: counters are summed in `delta` and
+-- written once, frames for run streams are kept until it is known whether an end marker goes with the last of them.
+--
+-- A frame on its way is {meta, lineages, values, mark}; meta is "<values> <attempt> <flags>".
+-- In a work stream:  r run id, p plan digest, m "<node> <meta>", l lineages, v values, k mark (only if there is one)
+-- In a run stream:   n values, f flags, l lineages, v values; e end ("done" or a state), x failure
+-- In a backlog:      the four parts of a frame with their lengths in front
+local call = redis.call
+local WINDOW, MOVES = 16, 500
+local env = {}   -- members, windows, due, later, news, runs, ended, plans, run_prefix, now
+
+local function now_ms()
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function words(text)
+  local list = {}
+  for word in string.gmatch(text or '', '%S+') do list[#list + 1] = word end
+  return list
+end
+
+local function pack(meta, lineages, values, mark)
+  return #meta .. ' ' .. #lineages .. ' ' .. #values .. ' ' .. #mark .. '\n' .. meta .. lineages .. values .. mark
+end
+
+local function unpack4(text)
+  local a, b, c, d, at = string.match(text, '^(%d+) (%d+) (%d+) (%d+)\n()')
+  local m, l, v = at + a, at + a + b, at + a + b + c
+  return string.sub(text, at, m - 1), string.sub(text, m, l - 1), string.sub(text, l, v - 1), string.sub(text, v, v + d - 1)
+end
+
+local touched, order = {}, {}
+
+local function load(run_key)
+  local run = touched[run_key]
+  if run then return run end
+  local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline')
+  run = {
+    key = run_key, id = string.sub(run_key, #env.run_prefix + 1), state = h[1], digest = h[2], level = h[3] or '',
+    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], plan = env.plans .. (h[2] or ''),
+    delta = {}, fields = {}, routes = {}, works = {}, queued = {}, waiting = {}, taps = {}, tapped = {},
+  }
+  touched[run_key] = run
+  order[#order + 1] = run
+  return run
+end
+
+local function add(run, field, n)
+  local sum = run.delta[field]
+  if not sum then run.fields[#run.fields + 1] = field; sum = 0 end
+  run.delta[field] = sum + n
+end
+
+local function event(run, kind, subject, text)
+  if run.listen then
+    call('XADD', run.key .. ':events', 'MAXLEN', '~', 10000, '*', 'kind', kind, 'subject', subject, 'text', text)
+  end
+end
+
+local function work_of(run, node)
+  local work = run.works[node]
+  if not work then
+    work = call('HGET', run.plan, 'w' .. node) .. run.level
+    run.works[node] = work
+  end
+  return work
+end
+
+local function route_of(run, stream)
+  local route = run.routes[stream]
+  if route then return route end
+  route = {}
+  local list = words(call('HGET', run.plan, 's' .. stream))
+  route.tap = list[1] == '1'
+  for k = 2, #list, 2 do route[#route + 1] = {node = list[k], mode = list[k + 1]} end
+  run.routes[stream] = route
+  return route
+end
+
+local windows = {}
+local function window_of(work)
+  if not windows[work] then windows[work] = tonumber(call('HGET', env.windows, work) or WINDOW) end
+  return windows[work]
+end
+
+local function queue_of(run, node)
+  if not run.queued[node] then
+    run.queued[node] = tonumber(call('HGET', run.key, 'q:' .. node) or 0)
+    run.waiting[node] = run.queued[node] == 0 and 0 or call('LLEN', run.key .. ':b:' .. node)
+  end
+  return run.queued[node]
+end
+
+-- Put a frame into the node's work stream, past the window.
+local function deliver(run, node, meta, lineages, values, mark)
+  local work = work_of(run, node)
+  run.queued[node] = queue_of(run, node) + 1
+  if mark == '' then
+    call('XADD', work, '*', 'r', run.id, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values)
+  else
+    call('XADD', work, '*', 'r', run.id, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values, 'k', mark)
+  end
+end
+
+-- Let frames of the backlog into the window.
+local function move_up(run, node)
+  local free = math.min(window_of(work_of(run, node)) - queue_of(run, node), run.waiting[node], MOVES)
+  if free <= 0 then return end
+  for _, item in ipairs(call('LPOP', run.key .. ':b:' .. node, free)) do
+    deliver(run, node, unpack4(item))
+    run.waiting[node] = run.waiting[node] - 1
+  end
+end
+
+-- Put a frame where it belongs: into the window if there is room, else behind what waits already.
+local function enqueue(run, node, meta, lineages, values)
+  if queue_of(run, node) < window_of(work_of(run, node)) and run.waiting[node] == 0 then
+    deliver(run, node, meta, lineages, values, '')
+  else
+    call('RPUSH', run.key .. ':b:' .. node, pack(meta, lineages, values, ''))
+    run.waiting[node] = run.waiting[node] + 1
+  end
+end
+
+local function tap(run, stream)
+  local kept = run.taps[stream]
+  if not kept then
+    kept = {}
+    run.taps[stream] = kept
+    run.tapped[#run.tapped + 1] = stream
+  end
+  return kept
+end
+
+-- Publish a frame of `n` values into a stream of the run: to its readers and to each task that takes single values.
+local function publish(run, stream, n, flags, lineages, values)
+  local route = route_of(run, stream)
+  add(run, 'v:' .. stream, n)
+  if route.tap then local kept = tap(run, stream); kept[#kept + 1] = {n, flags, lineages, values} end
+  for _, to in ipairs(route) do
+    if to.mode == 'each' then
+      add(run, 'o:' .. to.node, n)
+      enqueue(run, to.node, n .. ' 1 ' .. flags, lineages, values)
+    end
+  end
+end
+
+-- A stream has got its last value. `done` collects nodes whose last token this takes.
+local function close(run, stream, done)
+  local route = route_of(run, stream)
+  if route.tap then tap(run, stream).closed = true end
+  event(run, 'closed', stream, '')
+  for _, to in ipairs(route) do
+    if to.mode == 'wait' then
+      if call('HINCRBY', run.key, 'i:' .. to.node, -1) == 0 then deliver(run, to.node, '0 1 -', '', '', '') end
+    elseif to.mode == 'each' then
+      if call('HINCRBY', run.key, 'o:' .. to.node, -1) == 0 then done[#done + 1] = to.node end
+    end
+  end
+end
+
+local function complete(run, node, done)
+  event(run, 'done', node, '')
+  for _, stream in ipairs(words(call('HGET', run.plan, 'n' .. node))) do
+    if call('HINCRBY', run.key, 'c:' .. stream, -1) == 0 then close(run, stream, done) end
+  end
+  if call('HINCRBY', run.key, 'left', -1) == 0 and not run.ending then run.ending = 'done' end
+end
+
+-- Write what readers see; the end marker rides on the last frame of this call.
+local function flush(run)
+  for _, stream in ipairs(run.tapped) do
+    local kept, key = run.taps[stream], run.key .. ':s:' .. stream
+    for k, f in ipairs(kept) do
+      if kept.closed and k == #kept then
+        call('XADD', key, '*', 'n', f[1], 'f', f[2], 'l', f[3], 'v', f[4], 'e', 'done')
+      else
+        call('XADD', key, '*', 'n', f[1], 'f', f[2], 'l', f[3], 'v', f[4])
+      end
+    end
+    if kept.closed and #kept == 0 then call('XADD', key, '*', 'n', 0, 'f', '-', 'l', '', 'v', '', 'e', 'done') end
+  end
+  run.taps, run.tapped = {}, {}
+end
+
+-- The run is over: nothing of it outlives its retention.
+local function finish(run, state, failure)
+  run.state = state
+  call('HSET', run.key, 'state', state, 'ended', env.now)
+  if failure ~= '' then call('HSET', run.key, 'failure', failure) end
+  if run.deadline then
+    call('ZREM', env.due, 'deadline ' .. run.id)
+    call('HDEL', env.later, 'deadline ' .. run.id)
+  end
+  local shape = call('HMGET', run.plan, 'taps', 'nodes')
+  if not run.digest then shape[1] = call('HGET', run.key, 'taps') end
+  for _, stream in ipairs(words(shape[1])) do
+    if state ~= 'done' and tonumber(call('HGET', run.key, 'c:' .. stream) or 1) > 0 then
+      call('XADD', run.key .. ':s:' .. stream, '*', 'n', 0, 'f', '-', 'l', '', 'v', '', 'e', state, 'x', failure)
+    end
+    call('PEXPIRE', run.key .. ':s:' .. stream, run.retention)
+  end
+  if state ~= 'done' then
+    for node = 0, tonumber(shape[2] or 0) - 1 do call('UNLINK', run.key .. ':b:' .. node) end
+    call('XADD', env.news, 'MAXLEN', '~', 1000, '*', 'kind', 'ended', 'run', run.id)
+    call('PEXPIRE', env.news, 3600000)
+  end
+  event(run, state, run.id, '')
+  call('PEXPIRE', run.key .. ':blobs', run.retention)
+  call('PEXPIRE', run.key .. ':events', run.retention)
+  call('PEXPIRE', run.key, run.retention)
+  call('ZADD', env.ended, env.now + run.retention, run.id)
+end
+
+-- Write what this call has changed of a run. Every check was made before.
+local function commit(run)
+  local done = {}
+  for _, field in ipairs(run.fields) do
+    local n = run.delta[field]
+    local left = call('HINCRBY', run.key, field, n)
+    if left == 0 and n ~= 0 and string.sub(field, 1, 2) == 'o:' then done[#done + 1] = string.sub(field, 3) end
+  end
+  while #done > 0 do complete(run, table.remove(done), done) end
+  for node, n in pairs(run.queued) do call('HSET', run.key, 'q:' .. node, n) end
+  flush(run)
+  if run.ending then finish(run, run.ending, run.failure or '') end
+end

@@ -1,0 +1,35 @@
+-- join: become a member, with a fresh id, and announce what it serves.
+--
+-- Guarantee: from here on entries that this member takes stay its own until its deadline. Work streams have their group.
+-- Consumers that belong to no member are noted as orphans, so that somebody empties them.
+--
+-- KEYS  members, services, windows, orphans, then the work streams that the member reads
+-- ARGV  member, lease in ms, former id ('' if none), announcement ("slots text": first word is the number of slots)
+-- Returns  OK
+local call = redis.call
+local t = call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+if ARGV[3] ~= '' then call('ZREM', KEYS[1], ARGV[3]); call('HDEL', KEYS[2], ARGV[3]) end
+local names = {}
+for k = 5, #KEYS do
+  redis.pcall('XGROUP', 'CREATE', KEYS[k], 'g', '0', 'MKSTREAM')
+  names[#names + 1] = KEYS[k]
+  for _, c in ipairs(call('XINFO', 'CONSUMERS', KEYS[k], 'g')) do
+    if not call('ZSCORE', KEYS[1], c[2]) then call('SADD', KEYS[4], c[2] .. ' ' .. KEYS[k]) end
+  end
+end
+call('HSET', KEYS[2], ARGV[1], ARGV[4] .. '\n' .. table.concat(names, ' '))
+
+-- The window of a task is twice the slots announced for it; scripts read 16 where nothing stands.
+local slots = {}
+for _, text in ipairs(call('HVALS', KEYS[2])) do
+  local n, streams = string.match(text, '^(%d+)[^\n]*\n(.*)$')
+  for work in string.gmatch(streams or '', '%S+') do slots[work] = (slots[work] or 0) + tonumber(n) end
+end
+call('DEL', KEYS[3])
+for work, n in pairs(slots) do
+  if 2 * n > 16 then call('HSET', KEYS[3], work, 2 * n) end
+end
+for k = 1, 3 do call('PEXPIRE', KEYS[k], 3600000) end
+return {'OK'}

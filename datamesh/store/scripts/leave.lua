@@ -1,0 +1,16 @@
+-- leave: stop being a member; what it still holds may be taken by others at once.
+--
+-- KEYS  members, services, windows, orphans
+-- ARGV  member
+-- Returns  OK | ALREADY
+local call = redis.call
+if call('ZREM', KEYS[1], ARGV[1]) == 0 then return {'ALREADY'} end
+local text = call('HGET', KEYS[2], ARGV[1])
+call('HDEL', KEYS[2], ARGV[1])
+local n, streams = string.match(text or '', '^(%d+)[^\n]*\n(.*)$')
+for work in string.gmatch(streams or '', '%S+') do
+  call('SADD', KEYS[4], ARGV[1] .. ' ' .. work)
+  local window = tonumber(call('HGET', KEYS[3], work) or 0)
+  if window > 0 then call('HSET', KEYS[3], work, math.max(16, window - 2 * tonumber(n))) end
+end
+return {'OK'}

@@ -1,0 +1,180 @@
+"""Tails: everybody in a process who waits for run streams of a shard, over one blocked connection.
+
+A channel stands for one stream that somebody waits at. It keeps the entries that came lately, so that several readers get
+them from one read, and a reader that comes back a moment later finds them. Who lags further behind reads by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+from datamesh.errors import StoreError, UnknownRunError
+from datamesh.model.cursor import entry_key
+from datamesh.store.blocked import BlockedRead
+from datamesh.store.frames import Entry, entries_of
+from datamesh.store.link import LinkLost, ReplyError
+from datamesh.store.protocol import ShardProtocol
+
+_BLOCK_MS = 5000
+_COUNT = 64
+_KEPT = 64
+_UNREAD = 32
+_LINGER = 2.0
+_LOOK_AGAIN = 10.0
+_PAUSE = 0.05
+
+
+class _Channel:
+    """The end of one stream, as far as this process has seen it."""
+
+    __slots__ = ("last", "looked", "owner", "recent", "since", "unread", "used", "waiters")
+
+    def __init__(self, after: str, owner: str) -> None:
+        self.since = after
+        """Every entry after this one, up to `last`, is in `recent`."""
+        self.last = after
+        self.owner = owner
+        self.recent: deque[Entry] = deque()
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.unread = 0
+        self.used = self.looked = time.monotonic()
+
+    def after(self, entry_id: str) -> list[Entry]:
+        place = entry_key(entry_id)
+        return [entry for entry in self.recent if entry_key(entry.entry_id) > place]
+
+    def add(self, entries: list[Entry]) -> None:
+        self.recent.extend(entries)
+        self.last = entries[-1].entry_id
+        while len(self.recent) > _KEPT:
+            self.since = self.recent.popleft().entry_id
+        self.unread += len(entries)
+        self.release(None)
+
+    def release(self, error: Exception | None) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                if error is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(error)
+        self.waiters.clear()
+
+    def is_wanted(self, now: float) -> bool:
+        return bool(self.waiters) or (self.unread < _UNREAD and now - self.used < _LINGER)
+
+
+class Tails:
+    """Reads of the run streams of one shard."""
+
+    def __init__(self, protocol: ShardProtocol, blocked: BlockedRead) -> None:
+        self._protocol = protocol
+        self._blocked = blocked
+        self._channels: dict[str, _Channel] = {}
+        self._watched: frozenset[str] = frozenset()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._reading = False
+
+    async def read(self, key: str, after: str, *, run_key: str = "") -> list[Entry]:
+        """Wait for entries of a stream.
+
+        Args:
+            key: The stream; it need not exist yet.
+            after: Id of an entry; "0" is before the first.
+            run_key: The run it belongs to; if that goes while we wait, so does the hope for entries.
+
+        Raises:
+            UnknownRunError: The run is gone.
+            StoreError: The store cannot be reached.
+        """
+        while True:
+            channel = self._channels.get(key)
+            if channel is None:
+                channel = self._channels[key] = _Channel(after, run_key)
+            channel.used = time.monotonic()
+            if entry_key(after) < entry_key(channel.since):
+                return await self.range(key, after)
+            channel.unread = 0
+            found = channel.after(after)
+            if found:
+                return found
+            await self._wait(key, channel)
+
+    async def range(self, key: str, after: str, count: int = _COUNT) -> list[Entry]:
+        """Read what there is after an entry, without waiting."""
+        start = "-" if after == "0" else f"({after}"
+        return entries_of(await self._protocol.command("XRANGE", key, start, "+", "COUNT", count))
+
+    async def newest(self, key: str, count: int = 1) -> list[Entry]:
+        """Read the newest entries of a stream, newest first."""
+        return entries_of(await self._protocol.command("XREVRANGE", key, "+", "-", "COUNT", count))
+
+    async def _wait(self, key: str, channel: _Channel) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        channel.waiters.add(waiter)
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = asyncio.create_task(self._run(), name="datamesh-tails")
+        elif self._reading and key not in self._watched:
+            self._blocked.wake()
+        try:
+            await waiter
+        finally:
+            channel.waiters.discard(waiter)
+
+    async def _run(self) -> None:
+        """Read until nobody has waited for a while."""
+        while wanted := self._wanted():
+            self._watched = frozenset(wanted)
+            try:
+                await self._read_once(wanted)
+            except (LinkLost, ReplyError):
+                await asyncio.sleep(_PAUSE)
+            await self._look()
+
+    def _wanted(self) -> dict[str, _Channel]:
+        now = time.monotonic()
+        for key, channel in list(self._channels.items()):
+            if not channel.waiters and now - channel.used >= _LINGER:
+                del self._channels[key]
+        return {key: channel for key, channel in self._channels.items() if channel.is_wanted(now)}
+
+    async def _read_once(self, wanted: dict[str, _Channel]) -> None:
+        block_ms = _BLOCK_MS if any(channel.waiters for channel in wanted.values()) else int(_LINGER * 1000)
+        self._reading = True
+        try:
+            reply = await self._blocked.read(
+                "XREAD", "COUNT", _COUNT, "BLOCK", block_ms, "STREAMS", *wanted, *(c.last for c in wanted.values()),
+                block_ms=block_ms,
+            )  # fmt: skip
+        finally:
+            self._reading = False
+        for key, rows in reply or ():
+            channel = self._channels.get(key.decode())
+            if channel is not None and rows:
+                channel.add(entries_of(rows))
+
+    async def _look(self) -> None:
+        """Let go of those who wait for a run that is gone."""
+        now = time.monotonic()
+        for channel in list(self._channels.values()):
+            if not channel.waiters or not channel.owner or now - max(channel.looked, channel.used) < _LOOK_AGAIN:
+                continue
+            channel.looked = now
+            try:
+                alive = await self._protocol.command("EXISTS", channel.owner)
+            except StoreError:
+                continue
+            if not alive:
+                channel.release(UnknownRunError(run_id=channel.owner.rpartition("run:")[2]))
+
+    async def close(self) -> None:
+        """Stop reading; those who wait get an error."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        for channel in self._channels.values():
+            channel.release(LinkLost("the supervisor has stopped"))
+        self._channels.clear()
+        await self._blocked.close()

@@ -1,0 +1,102 @@
+"""Calling: one invocation of a function, with its dependencies, its timeout and its form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from datamesh.depends.context import Context
+from datamesh.depends.scopes import RunScope
+from datamesh.model.modes import Form
+from datamesh.supervise.served import Served
+from datamesh.supervise.thread_feed import Accept, Pair, ThreadFeed
+
+Arguments = Mapping[str, Any]
+
+
+class Calling:
+    """Calls the function of one implementation, for invocations of one run."""
+
+    def __init__(self, served: Served, scope: RunScope) -> None:
+        self._served = served
+        self._binding = served.binding
+        self._scope = scope
+        self._plan = served.binding.plan
+        self._timeout = served.binding.options.timeout
+        self.is_plain = self._plan.is_empty and self._timeout is None
+        """Whether the function may be called with its inputs alone."""
+
+    async def result(self, inputs: Arguments, context: Context | None) -> list[Pair]:
+        """Call a function that returns; give what it returned as pairs of output and value.
+
+        Raises:
+            BaseException: What the function or a dependency raised.
+        """
+        async with self._arguments(inputs, context) as arguments, self._limit():
+            if self._binding.form is Form.COROUTINE:
+                return self._binding.outputs_of(await self._binding.function(**arguments))
+            function = self._binding.function
+            return self._binding.outputs_of(await self._served.executor.run(lambda: function(**arguments)))
+
+    async def yielded(self, inputs: Arguments, context: Context | None, accept: Accept) -> None:
+        """Call a generator and pass on what it yields.
+
+        Raises:
+            BaseException: What the function, a dependency or `accept` raised.
+        """
+        async with self._arguments(inputs, context) as arguments, self._limit():
+            if self._binding.form is Form.ASYNC_GENERATOR:
+                await self._iterate(self._binding.function(**arguments), accept)
+            else:
+                await self._iterate_in_thread(self._binding.function, arguments, accept)
+
+    async def _iterate(self, generator: AsyncIterator[Any], accept: Accept) -> None:
+        output_of = self._binding.output_of
+        try:
+            async for item in generator:
+                room = accept([output_of(item)])
+                if room is not None:
+                    await room
+        finally:
+            close = getattr(generator, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _iterate_in_thread(
+        self, function: Callable[..., Iterator[Any]], arguments: Arguments, accept: Accept
+    ) -> None:
+        feed = ThreadFeed(accept)
+        output_of = self._binding.output_of
+
+        def iterate() -> None:
+            for item in function(**arguments):
+                if not feed.put(output_of(item)):
+                    return
+
+        try:
+            await self._served.executor.run(iterate)
+            feed.transfer()
+        finally:
+            feed.stop()
+
+    @asynccontextmanager
+    async def _arguments(self, inputs: Arguments, context: Context | None) -> AsyncIterator[dict[str, Any]]:
+        if self._plan.is_empty:
+            yield dict(inputs)
+            return
+        solved = self._plan.solve_now(self._scope, context)
+        if solved is not None:
+            yield {**inputs, **solved}
+            return
+        async with self._plan.solve(self._scope, context) as given:
+            yield {**inputs, **given}
+
+    @asynccontextmanager
+    async def _limit(self) -> AsyncIterator[None]:
+        if self._timeout is None:
+            yield
+            return
+        async with asyncio.timeout(self._timeout):
+            yield

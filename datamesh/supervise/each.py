@@ -1,0 +1,232 @@
+"""EachRun: a frame of values, one invocation for each of them.
+
+The delivery's own task runs one value after another, so that a function that never waits costs no task of its own. When
+an invocation waits, another task goes on with the next value, as far as slots are free. A frame that takes long gives back
+the values that were not begun, in frames that take about as long as one turn should, and sends what is finished early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any
+
+from datamesh.errors import DatameshError, InvalidValueError
+from datamesh.model.modes import Form
+from datamesh.store.frames import Status
+from datamesh.store.streams import fetch_blobs
+from datamesh.supervise.delivery_run import DeliveryRun
+from datamesh.supervise.progress import Given, placed
+
+_TURN = 0.02
+"""Seconds that a frame should take, and that values may wait behind others of their frame."""
+_BREATH = 0.005
+"""Seconds after which a function that never waits lets the event loop do something else."""
+
+
+class EachRun(DeliveryRun):
+    """Runs the values of one frame."""
+
+    _values: list[Any]
+
+    async def work(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending = deque(self.progress.left)
+        self._begun = time.perf_counter()
+        self._finished = 0
+        self._is_spawning = False
+        self._is_late = False
+        self._outcomes: deque[tuple[int, list[Given] | BaseException]] = deque()
+        self._main = asyncio.current_task()
+        await self._decode()
+        self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
+        try:
+            if self._calling.is_plain and self.served.binding.form is Form.FUNCTION:
+                await self._in_thread()
+            else:
+                await self._runner()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        except asyncio.CancelledError:
+            await self._stop_tasks()
+            if self.status is Status.OK and not self.is_released and not self.is_cancelled:
+                raise
+            if self.is_released:
+                self.progress.release()
+            _uncancel()
+        finally:
+            self._timer.cancel()
+
+    async def _decode(self) -> None:
+        """Turn the frame into values; one that does not fit its type has failed, the others go on."""
+        (self._parameter, codec), *_ = self.served.inputs.items()
+        frame = self.delivery.frame
+        try:
+            blobs = await fetch_blobs(self._protocol, self.delivery.run_id, frame)
+            self._values = codec.values(frame.values, blobs)
+        except InvalidValueError:
+            self._values = codec.value_list_or_errors(frame.values, blobs)
+            for index in list(self._pending):
+                if isinstance(self._values[index], InvalidValueError):
+                    self._pending.remove(index)
+                    self.progress.fail(index, self._values[index])
+        except DatameshError as error:
+            for index in self._pending:
+                self.progress.fail(index, error)
+            self._pending.clear()
+
+    # ----------------------------------------------------------------------------------------- on the loop
+
+    async def _runner(self) -> None:
+        slice_began = time.perf_counter()
+        while self._pending:
+            index = self._pending.popleft()
+            if not self._is_spawning:
+                self._is_spawning = True
+                asyncio.get_running_loop().call_soon(self._spawn)
+            await self._invoke(index)
+            self._finished += 1
+            if self._is_late:
+                self.send_early()
+            now = time.perf_counter()
+            if now - slice_began > _BREATH:
+                await asyncio.sleep(0)
+                slice_began = time.perf_counter()
+                self._overdue_if(slice_began)
+
+    def _spawn(self) -> None:
+        """Called when the loop is free, so the task that goes through the frame waits for something."""
+        self._is_spawning = False
+        if not self._pending or self.status is not Status.OK or self.is_released or self.is_cancelled:
+            return
+        own = self.served.slots
+        if own is not None and not own.try_acquire():
+            return
+        if not self.slots.try_acquire():
+            if own is not None:
+                own.release()
+            return
+        task = asyncio.create_task(self._runner(), name="datamesh-invocation")
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_done)
+
+    def _spawned_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.slots.release()
+        if self.served.slots is not None:
+            self.served.slots.release()
+
+    async def _invoke(self, index: int) -> None:
+        binding = self.served.binding
+        try:
+            if binding.form.is_generator:
+                await self._generate(index)
+            elif self._calling.is_plain and binding.form is Form.COROUTINE:
+                result = await binding.function(**{self._parameter: self._values[index]})
+                self.progress.finish(index, placed(binding.outputs_of(result), whole=False))
+            else:
+                pairs = await self._calling.result({self._parameter: self._values[index]}, self.context())
+                self.progress.finish(index, placed(pairs, whole=False))
+        except asyncio.CancelledError:
+            if self.is_released or self.is_cancelled or self.status is not Status.OK or _is_being_cancelled():
+                raise
+            self.progress.fail(index, asyncio.CancelledError("the function was cancelled from within"))
+        except (Exception, SystemExit) as error:
+            self.progress.fail(index, error)
+
+    async def _generate(self, index: int) -> None:
+        emitter = self.progress.emitter(index)
+        await self._calling.yielded(
+            {self._parameter: self._values[index]}, self.context(), lambda pairs: self.accept(emitter, pairs)
+        )
+        emitter.check_end()
+        if emitter.has_sent:
+            self.progress.finish_emitted(index)
+        else:
+            self.progress.finish(index, list(emitter.pairs()))
+
+    # ----------------------------------------------------------------------------------------- in a thread
+
+    async def _in_thread(self) -> None:
+        """Hand over the frame, not each value: crossing into a thread costs as much as a hundred small calls."""
+        try:
+            await self.served.executor.run(self._work_in_thread)
+        except asyncio.CancelledError:
+            self._pending.clear()
+            raise
+        finally:
+            self._collect()
+
+    def _work_in_thread(self) -> None:
+        binding, parameter = self.served.binding, self._parameter
+        while (index := self._next()) is not None:
+            try:
+                result = binding.function(**{parameter: self._values[index]})
+                self._outcomes.append((index, placed(binding.outputs_of(result), whole=False)))
+            except (Exception, SystemExit) as error:
+                self._outcomes.append((index, error))
+            self._finished += 1
+
+    def _next(self) -> int | None:
+        """The next value; the loop may take what is left away at any moment."""
+        try:
+            return self._pending.popleft()
+        except IndexError:
+            return None
+
+    def _collect(self) -> None:
+        """Tell of what a thread has finished."""
+        while self._outcomes:
+            index, outcome = self._outcomes.popleft()
+            if isinstance(outcome, BaseException):
+                self.progress.fail(index, outcome)
+            else:
+                self.progress.finish(index, outcome)
+
+    # ---------------------------------------------------------------------------------------- slow frames
+
+    def _overdue_if(self, now: float) -> None:
+        if not self._is_late and now - self._begun > _TURN:
+            self._overdue()
+
+    def _overdue(self) -> None:
+        """The frame has had its turn: give back what was not begun, and send what is finished."""
+        if self._is_late:
+            return
+        self._is_late = True
+        waiting = list(iter(self._next, None))
+        if waiting:
+            cost = (time.perf_counter() - self._begun) / max(1, self._finished)
+            self.progress.give_back(waiting, max(1, min(256, int(_TURN / cost))))
+        self._again()
+
+    def _again(self) -> None:
+        self._collect()
+        self.send_early()
+        self._timer = asyncio.get_running_loop().call_later(_TURN, self._again)
+
+    # --------------------------------------------------------------------------------------------- stopping
+
+    def interrupt(self) -> None:
+        if self._main is not None:
+            self._pending.clear()
+        super().interrupt()
+
+    async def _stop_tasks(self) -> None:
+        self._pending.clear()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -1,0 +1,114 @@
+"""Heartbeat: keeps the members of a supervisor alive, from a thread and connections of its own.
+
+A blocked event loop must not cost a healthy service its work, and a lost connection of the loop must not either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from datamesh.errors import DatameshError
+from datamesh.store.connect import Endpoint
+from datamesh.store.keys import ShardKeys
+from datamesh.store.protocol import Beat, ShardProtocol
+
+_log = logging.getLogger("datamesh.heartbeat")
+_BEATS_A_LEASE = 4
+
+Heard = Callable[[int, str, Beat], None]
+"""Of a shard, a member of it and what its beat brought; called on the supervisor's event loop."""
+
+
+class Heartbeat:
+    """Beats for one member in each shard."""
+
+    def __init__(
+        self, keys: Sequence[ShardKeys], endpoint: Callable[[], Endpoint], *, lease_ms: int, heard: Heard
+    ) -> None:
+        self._keys = keys
+        self._endpoint = endpoint
+        self._lease_ms = lease_ms
+        self._heard = heard
+        self._members: dict[int, str] = {}
+        self._stopped = threading.Event()
+        self._leaving = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.last_beat = time.monotonic()
+
+    def set_member(self, shard: int, member: str) -> None:
+        """Beat for this member of a shard from now on."""
+        self._members[shard] = member
+
+    def start(self) -> None:
+        """Begin to beat; the calling event loop hears what the beats bring."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="datamesh-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, leave: bool, timeout: float = 2.0) -> None:
+        """Stop beating.
+
+        Args:
+            leave: Say so, that others need not wait for the lease to pass.
+            timeout: Seconds to wait for the thread.
+        """
+        self._leaving = leave
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        asyncio.run(self._beat_until_stopped())
+
+    async def _beat_until_stopped(self) -> None:
+        endpoint = self._endpoint()
+        shards = [
+            ShardProtocol(k, endpoint.link(k.prefix), endpoint, patience=self._lease_ms / 2000) for k in self._keys
+        ]
+        pause = self._lease_ms / 1000 / _BEATS_A_LEASE
+        loop = asyncio.get_running_loop()
+        while True:
+            began = time.monotonic()
+            await asyncio.gather(*(self._beat(shard) for shard in shards))
+            if await loop.run_in_executor(None, self._stopped.wait, max(0.01, pause - (time.monotonic() - began))):
+                break
+        if self._leaving:
+            await asyncio.gather(*(self._leave(shard) for shard in shards))
+        for shard in shards:
+            await shard.link.close()
+
+    async def _beat(self, shard: ShardProtocol) -> None:
+        index = shard.keys.shard
+        member = self._members.get(index)
+        if member is None:
+            return
+        try:
+            beat = await shard.beat(member, lease_ms=self._lease_ms)
+        except (DatameshError, OSError) as error:
+            _log.warning("no heartbeat in shard %d: %s", index, error)
+            return
+        self.last_beat = time.monotonic()
+        self._tell(index, member, beat)
+
+    def _tell(self, index: int, member: str, beat: Beat) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._heard, index, member, beat)
+        except RuntimeError:
+            # The loop ended without draining: nobody is left to hear, so the members leave.
+            self._leaving = True
+            self._stopped.set()
+
+    async def _leave(self, shard: ShardProtocol) -> None:
+        member = self._members.get(shard.keys.shard)
+        if member is None:
+            return
+        try:
+            await shard.leave(member)
+        except (DatameshError, OSError) as error:
+            _log.warning("could not leave shard %d: %s", shard.keys.shard, error)

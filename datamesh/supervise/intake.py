@@ -1,0 +1,138 @@
+"""Intake: takes entries from the work streams of a shard, never more than there are free slots.
+
+While entries keep coming they are taken by a script with an exact budget; when there are none, one blocking read waits on
+all streams. It may bring one entry per stream, so it is only used while that many slots are free, or gives back the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+from datamesh.errors import DatameshError, StoreError
+from datamesh.store.blocked import BlockedRead
+from datamesh.store.frames import Delivery, delivery_of
+from datamesh.store.keys import GROUP
+from datamesh.store.link import LinkLost, ReplyError
+from datamesh.store.protocol import ShardProtocol
+from datamesh.supervise.slots import Slots
+
+_log = logging.getLogger("datamesh.intake")
+_BLOCK_MS = 4000
+_MOST_AT_ONCE = 32
+_PAUSE = 0.05
+
+
+class Intake:
+    """Reads the work streams of one shard for one member."""
+
+    def __init__(
+        self, protocol: ShardProtocol, blocked: BlockedRead, *, slots: Slots, works: Sequence[str], member: Callable[[], str],
+        most: Callable[[str], int], ready: Callable[[], int], deliver: Callable[[str, Delivery], None],
+        give_back: Callable[[str, Delivery], None], held: Callable[[str, str], bool], fenced: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._protocol = protocol
+        self._blocked = blocked
+        self._slots = slots
+        self._works = list(works)
+        self._member = member
+        self._most = most
+        self._ready = ready
+        self._deliver = deliver
+        self._give_back = give_back
+        self._held = held
+        self._generation = (protocol.link.generation, blocked.generation)
+        self._fenced = fenced
+        self._is_stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="datamesh-intake")
+
+    async def stop(self) -> None:
+        """Take nothing more; an entry that is on its way is still delivered."""
+        self._is_stopping = True
+        self._blocked.wake()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_BLOCK_MS / 1000 + 1)
+
+    async def close(self) -> None:
+        """Stop at once; what was on its way is left to others."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._is_stopping:
+            await self._slots.wait_free()
+            try:
+                await self._take()
+            except (LinkLost, StoreError) as error:
+                _log.warning("cannot take work: %s", error)
+                await asyncio.sleep(_PAUSE * (1 + random.random()))
+            except ReplyError as error:
+                await self._mend(error)
+            except DatameshError:
+                _log.exception("an entry could not be read")
+                await asyncio.sleep(_PAUSE)
+
+    async def _take(self) -> None:
+        member = self._member()
+        await self._recover(member)
+        taken = await self._take_now(member)
+        if taken is None:
+            self._fenced(member)
+            await asyncio.sleep(_PAUSE)
+        elif not taken and not self._is_stopping:
+            taken = await self._take_later(member)
+        for delivery in taken or ():
+            self._accept(member, delivery)
+        if taken:
+            await asyncio.sleep(0)
+
+    async def _recover(self, member: str) -> None:
+        """After a connection was lost, deliver what was handed out to us in a reply that we never read."""
+        generation = (self._protocol.link.generation, self._blocked.generation)
+        if 0 not in self._generation and generation != self._generation:
+            for work in self._works:
+                reply = await self._protocol.command("XREADGROUP", "GROUP", GROUP, member, "STREAMS", work, "0")
+                for _, rows in reply or ():
+                    for entry, fields in rows:
+                        if fields is not None and not self._held(work, entry.decode()):
+                            self._accept(member, delivery_of(work, entry, fields))
+        self._generation = generation
+
+    async def _take_now(self, member: str) -> list[Delivery] | None:
+        budget = min(self._slots.free, _MOST_AT_ONCE - self._ready())
+        if budget <= 0:
+            await asyncio.sleep(0)
+            return []
+        works = self._works[:]
+        random.shuffle(works)
+        return await self._protocol.take(member, most=budget, works=works, each=[self._most(work) for work in works])
+
+    async def _take_later(self, member: str) -> list[Delivery]:
+        works = [work for work in self._works if self._most(work) > 0]
+        if not works or not self._slots.free:
+            await asyncio.sleep(_PAUSE / 10)
+            return []
+        reply = await self._blocked.read(
+            "XREADGROUP", "GROUP", GROUP, member, "COUNT", 1, "BLOCK", _BLOCK_MS, "STREAMS", *works, *([">"] * len(works)),
+            block_ms=_BLOCK_MS,
+        )  # fmt: skip
+        return [delivery_of(work.decode(), entry, fields) for work, rows in reply or () for entry, fields in rows]
+
+    def _accept(self, member: str, delivery: Delivery) -> None:
+        if member == self._member() and not self._is_stopping and self._slots.try_acquire():
+            self._deliver(member, delivery)
+        else:
+            self._give_back(member, delivery)
+
+    async def _mend(self, error: ReplyError) -> None:
+        """A group that is gone is made again, by joining anew."""
+        _log.warning("cannot take work: %s", error)
+        if error.code == "NOGROUP":
+            self._fenced(self._member())
+        await asyncio.sleep(_PAUSE)

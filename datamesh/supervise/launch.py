@@ -1,0 +1,255 @@
+"""Launch: from a flow and its inputs to a run that is durably recorded."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datamesh.codec.frame import span
+from datamesh.codec.values import ValueCodec
+from datamesh.errors import (
+    ConfigurationError,
+    FloatingIOError,
+    StoreUnavailableError,
+    UnknownInputError,
+    UnresolvedFlowError,
+)
+from datamesh.model.bound import BoundPlan
+from datamesh.model.flow import Flow
+from datamesh.model.modes import Mode
+from datamesh.model.names import check_name
+from datamesh.model.plan import Plan
+from datamesh.model.values import IOVal
+from datamesh.store.contracts import Contracts
+from datamesh.store.frames import PLAIN, WITH_BLOBS, Frame
+from datamesh.store.keys import Level
+from datamesh.store.plans import Plans
+from datamesh.store.protocol import ShardProtocol, Submission
+from datamesh.store.streams import parts
+from datamesh.supervise.types import Types
+
+_INLINE_FRAMES = 400
+_INLINE_BYTES = 1 << 20
+_TRIES = 5
+
+Inputs = Sequence[IOVal[Any]] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A start as it was asked for, checked; nothing is written yet.
+
+    Attributes:
+        plan: Of the flow.
+        run_id: Of the run.
+        frames: By input, with lineages.
+        blobs: Large values by digest.
+        open_inputs: Whether the inputs may be written later.
+        all_outputs: Whether every stream is kept for readers.
+        retention_ms: Kept so long after its end.
+        deadline_ms: Until it fails; 0: no deadline.
+        level: Its priority.
+        origin: Tells a repetition of this very start from another one with the same run id.
+    """
+
+    plan: Plan
+    run_id: str
+    frames: Mapping[str, Sequence[Frame]]
+    blobs: Mapping[str, bytes]
+    open_inputs: bool
+    all_outputs: bool
+    retention_ms: int
+    deadline_ms: int
+    level: str
+    origin: str
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        return tuple(stream.name for stream in self.plan.streams) if self.all_outputs else self.plan.outputs
+
+    @property
+    def request(self) -> bytes:
+        """What is kept of it while the run waits for its tasks."""
+        return json.dumps({
+            "plan": self.plan.to_wire().decode(), "inputs": list(self.frames), "open_inputs": self.open_inputs,
+            "all_outputs": self.all_outputs, "retention_ms": self.retention_ms, "deadline_ms": self.deadline_ms,
+            "level": self.level, "origin": self.origin,
+        }).encode()  # fmt: skip
+
+    @classmethod
+    def of_request(cls, run_id: str, request: bytes, frames: Mapping[str, Sequence[Frame]]) -> Launch:
+        """The launch of a run that waited."""
+        found = json.loads(request)
+        plan = Plan.from_wire(found.pop("plan").encode())
+        found.pop("inputs")
+        return cls(plan=plan, run_id=run_id, frames=frames, blobs={}, **found)
+
+
+def prepare(
+    flow: Flow, inputs: Inputs, *, types: Types, all_outputs: bool, run_id: str | None, open_inputs: bool,
+    deadline: float | None, priority: int, retention_ms: int,
+) -> Launch:  # fmt: skip
+    """Check a start and encode its inputs, before anything is written.
+
+    Raises:
+        UnresolvedFlowError: The flow was not resolved.
+        UnknownInputError: A value is for no input of the flow.
+        FloatingIOError: An input has no value.
+        InvalidValueError: A value does not fit its type.
+        ConfigurationError: The run id or the deadline cannot be used.
+    """
+    if not flow.is_resolved:
+        raise UnresolvedFlowError(flow=flow.name)
+    if deadline is not None and not deadline > 0:
+        raise ConfigurationError(f"deadline={deadline!r} cannot be used: pass seconds from now, above 0")
+    plan = flow.plan
+    values = _by_stream(inputs)
+    unknown = set(values) - set(plan.inputs)
+    if unknown:
+        raise UnknownInputError(unknown=unknown, inputs=plan.inputs, flow=flow.name)
+    missing = set(plan.inputs) - set(values)
+    if missing and not open_inputs:
+        raise FloatingIOError(missing=missing, flow=flow.name)
+    blobs: dict[str, bytes] = {}
+    frames = {name: encode(types.codec(plan, name), some, blobs) for name, some in values.items()}
+    return Launch(
+        plan, check_name("run id", run_id) if run_id is not None else secrets.token_hex(12), frames, blobs, open_inputs,
+        all_outputs, retention_ms, int(1000 * deadline) if deadline else 0, Level.of(priority).value, secrets.token_hex(8),
+    )  # fmt: skip
+
+
+def encode(codec: ValueCodec, values: Sequence[Any], blobs: dict[str, bytes]) -> list[Frame]:
+    """Encode the values of one input, each with its place as lineage."""
+    frames = []
+    for encoded in codec.frames(values):
+        blobs.update((blob.digest, blob.body) for blob in encoded.blobs)
+        flags = WITH_BLOBS if encoded.blobs else PLAIN
+        frames.append(Frame(encoded.count, flags, span((), encoded.start, encoded.count), encoded.payload))
+    return frames
+
+
+def _by_stream(inputs: Inputs) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    if isinstance(inputs, Mapping):
+        return {name: [value] for name, value in inputs.items()}
+    for item in inputs:
+        if not isinstance(item, IOVal):
+            raise ConfigurationError(
+                f"inputs has {item!r}: pass `IOVal(name=..., value=...)` for each value, or a mapping of names to values"
+            )
+        values.setdefault(item.name, []).append(item.value)
+    return values
+
+
+class Launcher:
+    """Records runs in one shard."""
+
+    def __init__(self, protocol: ShardProtocol, plans: Plans, contracts: Contracts) -> None:
+        self._protocol = protocol
+        self._plans = plans
+        self._contracts = contracts
+
+    async def launch(self, launch: Launch) -> tuple[str, BoundPlan | None]:
+        """Record a run, or find that it exists; returns its state and, unless it waits, its plan.
+
+        Raises:
+            StoreUnavailableError: The store cannot be reached.
+        """
+        modes = await self.modes(launch.plan)
+        if modes is None:
+            state = await self._wait(launch)
+            # A service may have announced the last task between our look and our record.
+            if state != "waiting" or (modes := await self.modes(launch.plan)) is None:
+                return state, None
+        return await self.start(launch, modes)
+
+    async def modes(self, plan: Plan) -> Mapping[str, Mode] | None:
+        """The mode of each task of a plan; None if one was never announced."""
+        refs = {node.ref for node in plan.nodes}
+        found = await self._contracts.find(refs)
+        return None if len(found) < len(refs) else {ref: Mode(found[ref]["mode"]) for ref in refs}
+
+    async def start(self, launch: Launch, modes: Mapping[str, Mode]) -> tuple[str, BoundPlan]:
+        """Record a run whose tasks are all known."""
+        bound = BoundPlan.of(launch.plan, modes, tapped=launch.tapped)
+        for _ in range(_TRIES):
+            await self._protocol.put_blobs(launch.run_id, launch.blobs)
+            submission = await self._submission(launch, bound)
+            status, state, digest = await self._protocol.submit(submission)
+            if status == "NOPLAN":
+                await self._plans.write(bound)
+                status, state, digest = await self._protocol.submit(submission)
+            if status in ("OK", "EXISTS"):
+                self._plans.keep(bound)
+                return state, bound if digest == bound.digest else await self._plans.find(digest)
+        raise StoreUnavailableError(
+            where=f"run {launch.run_id!r}", problem="its inputs were lost before it was recorded", fix="Start it again"
+        )
+
+    async def _submission(self, launch: Launch, bound: BoundPlan) -> Submission:
+        staged: list[tuple[str, int, str, int, int]] = []
+        inline: list[tuple[int, Frame]] = []
+        token = secrets.token_hex(6)
+        for name, frames in launch.frames.items():
+            index = bound.stream_index[name]
+            if is_small(launch.frames):
+                inline += [(index, frame) for frame in frames]
+            else:
+                staged += await self._stage(launch, bound, index, token, frames)
+        complete = [] if launch.open_inputs else [bound.stream_index[name] for name in launch.plan.inputs]
+        return Submission(
+            launch.run_id, bound.digest, launch.origin, launch.retention_ms, launch.level, launch.deadline_ms,
+            bound.start_fields | {"all": int(launch.all_outputs), "open": int(launch.open_inputs)}, staged, inline, complete, bound.starters,
+        )  # fmt: skip
+
+    async def _stage(
+        self, launch: Launch, bound: BoundPlan, index: int, token: str, frames: Sequence[Frame]
+    ) -> list[tuple[str, int, str, int, int]]:
+        """Bring a large input in, once for its readers and once for each task that takes its values one by one."""
+        places = [("s", index)] if index in bound.taps else []
+        stream = bound.plan.streams[index]
+        places += [
+            ("b", node)
+            for node in map(bound.node_index.__getitem__, stream.consumers)
+            if bound.modes[node] is Mode.EACH
+        ]
+        count = sum(frame.count for frame in frames)
+        staged = []
+        for kind, place in places:
+            key = await stage(self._protocol, launch.run_id, token, kind, place, frames)
+            staged.append((kind, place, key, count, len(frames)))
+        return staged
+
+    async def _wait(self, launch: Launch) -> str:
+        """Record a run some of whose tasks nobody has announced."""
+        token = secrets.token_hex(6)
+        index = {stream.name: place for place, stream in enumerate(launch.plan.streams)}
+        await self._protocol.put_blobs(launch.run_id, launch.blobs)
+        staged = [
+            await stage(self._protocol, launch.run_id, token, "b", index[name], frames)
+            for name, frames in launch.frames.items()
+        ]
+        _, state = await self._protocol.wait(
+            launch.run_id, origin=launch.origin, retention_ms=launch.retention_ms, request=launch.request,
+            taps=" ".join(str(index[name]) for name in launch.tapped), level=launch.level, staged=staged,
+        )  # fmt: skip
+        return state
+
+
+def is_small(frames: Mapping[str, Iterable[Frame]]) -> bool:
+    """Whether inputs may travel in the call that records the run."""
+    every = [frame for some in frames.values() for frame in some]
+    return len(every) <= _INLINE_FRAMES and sum(len(frame.values) for frame in every) <= _INLINE_BYTES
+
+
+async def stage(
+    protocol: ShardProtocol, run_id: str, token: str, kind: str, place: int, frames: Sequence[Frame]
+) -> str:
+    """Bring frames in, in calls of bounded size; returns the key that they are under."""
+    key = ""
+    for number, (first, behind) in enumerate(parts(frames), 1):
+        key = await protocol.stage(run_id, token, kind, place, number, frames[first:behind])
+    return key

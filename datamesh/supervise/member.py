@@ -1,0 +1,246 @@
+"""Member: the presence of a supervisor in one shard, and all that it holds there.
+
+It takes deliveries, runs them and settles them under a member id. Once that id is fenced, whatever is held under it is
+dropped, and a fresh id takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from datamesh.codec.failure import Failure
+from datamesh.depends.scopes import RunScope
+from datamesh.errors import DatameshError
+from datamesh.model.bound import BoundPlan
+from datamesh.model.modes import Mode
+from datamesh.model.reader import Reader
+from datamesh.store.frames import Delivery, Settlement
+from datamesh.store.keys import Level
+from datamesh.store.plans import Plans
+from datamesh.store.protocol import Beat
+from datamesh.store.store import ShardStore
+from datamesh.store.streams import StreamReader
+from datamesh.supervise.delivery_run import DeliveryRun
+from datamesh.supervise.each import EachRun
+from datamesh.supervise.intake import Intake
+from datamesh.supervise.served import Served
+from datamesh.supervise.settler import Settler
+from datamesh.supervise.slots import Slots
+from datamesh.supervise.timers import Timers
+from datamesh.supervise.whole import WholeRun
+
+_log = logging.getLogger("datamesh.member")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the members of one supervisor have in common.
+
+    Attributes:
+        name: Of the service, unique to this supervisor.
+        served: Implementations by task ref.
+        slots: Invocations at once.
+        lease_ms: See `Settings.lease`.
+        scope_of: Gives the scope of a run.
+        joined: Told the member id of a shard whenever it changes.
+    """
+
+    name: str
+    served: Mapping[str, Served]
+    slots: Slots
+    lease_ms: int
+    scope_of: Callable[[str], RunScope]
+    joined: Callable[[int, str], None]
+
+
+class Member:
+    """Works in one shard."""
+
+    def __init__(self, service: Service, shard: ShardStore) -> None:
+        self._service = service
+        self._shard = shard
+        self._works = {shard.keys.work(ref, level): served for ref, served in service.served.items() for level in Level}
+        self.id = ""
+        self.plans = Plans(shard.protocol)
+        self._settler = Settler(shard.protocol, member=lambda: self.id, fenced=self.fenced)
+        self._intake = Intake(
+            shard.protocol, shard.intake, slots=service.slots, works=list(self._works), member=lambda: self.id, most=self._most,
+            ready=lambda: self._unbegun, deliver=self._deliver, give_back=self._return, held=self._holds, fenced=self.fenced,
+        )  # fmt: skip
+        self._timers = Timers(shard.protocol)
+        self._active: dict[tuple[str, str], DeliveryRun] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._rejoining: asyncio.Task[None] | None = None
+        self._reaping: asyncio.Task[None] | None = None
+        self._unbegun = 0
+        self._is_draining = False
+
+    # ------------------------------------------------------------------------------------------- coming, going
+
+    async def start(self) -> None:
+        """Join and begin to take work."""
+        await self._join()
+        if self._works:
+            self._intake.start()
+        self._timers.start()
+
+    async def _join(self) -> None:
+        former, self.id = self.id, f"{self._service.name}.{secrets.token_hex(4)}"
+        slots = self._service.slots.total
+        await self._shard.protocol.join(
+            self.id, lease_ms=self._service.lease_ms, former=former, announcement=f"{slots} {self._service.name}",
+            works=list(self._works),
+        )  # fmt: skip
+        self._service.joined(self._shard.index, self.id)
+
+    def fenced(self, member: str) -> None:
+        """This id is no member any more: drop what is held under it and come back under another."""
+        if member != self.id or self._is_draining or (self._rejoining is not None and not self._rejoining.done()):
+            return
+        _log.warning("fenced in shard %d as %s: others may have taken its work over", self._shard.index, member)
+        for run in list(self._active.values()):
+            run.fence()
+        self._rejoining = asyncio.create_task(self._join(), name="datamesh-rejoin")
+
+    def heard(self, member: str, beat: Beat) -> None:
+        """Act on what a heartbeat brought."""
+        if beat.fenced:
+            self.fenced(member)
+            return
+        self._timers.due_in(beat.due_ms)
+        if (beat.expired or beat.orphans) and not self._is_draining and (self._reaping is None or self._reaping.done()):
+            self._reaping = asyncio.create_task(self._reap(), name="datamesh-reap")
+
+    async def stop_taking(self) -> None:
+        """Take nothing more."""
+        self._is_draining = True
+        if self._works:
+            await self._intake.stop()
+
+    async def drain(self, grace: float) -> None:
+        """Finish what has begun within `grace` seconds, give the rest back."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=grace)
+        for run in list(self._active.values()):
+            run.release()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=2.0)
+        await self._settler.flush()
+
+    async def close(self) -> None:
+        """Stop everything at once."""
+        self._is_draining = True
+        loose = [*self._tasks.values(), self._rejoining, self._reaping]
+        tasks = [task for task in loose if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._intake.close()
+        await self._timers.close()
+        await self._settler.close()
+
+    # ---------------------------------------------------------------------------------------------- deliveries
+
+    def _most(self, work: str) -> int:
+        own = self._works[work].slots
+        return self._service.slots.total if own is None else own.free
+
+    def _holds(self, work: str, entry_id: str) -> bool:
+        return (work, entry_id) in self._active
+
+    def _deliver(self, member: str, delivery: Delivery) -> None:
+        """Run a delivery; a slot was taken for it."""
+        key = (delivery.work, delivery.entry_id)
+        if key in self._tasks:
+            self._service.slots.release()
+            return
+        own = self._works[delivery.work].slots
+        if own is not None:
+            own.take()
+        self._unbegun += 1
+        task = asyncio.create_task(self._run(member, delivery), name="datamesh-delivery")
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._ended(key, own))
+
+    def _ended(self, key: tuple[str, str], own: Slots | None) -> None:
+        self._tasks.pop(key, None)
+        self._active.pop(key, None)
+        self._service.slots.release()
+        if own is not None:
+            own.release()
+
+    def _return(self, member: str, delivery: Delivery) -> None:
+        """Give an entry back that there is no slot for."""
+        run = self._make(member, delivery, None)
+        run.progress.release()
+        settlement, _ = run.progress.settlement(final=True)
+        self._settler.put(member, settlement)
+
+    async def _run(self, member: str, delivery: Delivery) -> None:
+        self._unbegun -= 1
+        try:
+            bound = self.plans.cached(delivery.digest) or await self.plans.find(delivery.digest)
+            run = self._make(member, delivery, bound)
+        except DatameshError as error:
+            await self._give_up(delivery, error)
+            return
+        self._active[(delivery.work, delivery.entry_id)] = run
+        await run.run()
+        if run.retry_ms is not None:
+            self._timers.due_in(run.retry_ms)
+
+    def _make(self, member: str, delivery: Delivery, bound: BoundPlan | None) -> DeliveryRun:
+        served = self._works[delivery.work]
+        kind = EachRun if served.binding.mode is Mode.EACH else WholeRun
+        run = kind(
+            delivery, bound, served, scope=self._service.scope_of(delivery.run_id), protocol=self._shard.protocol,
+            settle=lambda settlement: self._settler.put(member, settlement), slots=self._service.slots,
+            service=self._service.name,
+        )  # fmt: skip
+        if isinstance(run, WholeRun) and bound is not None:
+            run.with_readers(lambda name, stream: self._reader(delivery, bound, served, name, stream))
+        return run
+
+    def _reader(self, delivery: Delivery, bound: BoundPlan, served: Served, name: str, stream: str) -> Reader:
+        index = bound.stream_index[stream]
+        return StreamReader(self._shard.protocol, self._shard.tails, delivery.run_id, index, served.inputs[name])
+
+    async def _give_up(self, delivery: Delivery, error: DatameshError) -> None:
+        """A delivery that cannot even be begun ends its run, with the reason."""
+        _log.error("delivery %s cannot be run: %s", delivery.id, error)
+        ref = self._works[delivery.work].ref
+        failure = Failure.of(
+            error, task=ref, attempt=delivery.attempt, run_id=delivery.run_id, service=self._service.name
+        )
+        await self._settler.put(self.id, Settlement(delivery, failure=failure.pack()))
+
+    def end_run(self, run_id: str) -> None:
+        """A run is over: stop what is running for it."""
+        for run in list(self._active.values()):
+            if run.delivery.run_id == run_id:
+                run.cancel()
+
+    @property
+    def active_runs(self) -> set[str]:
+        """Ids of the runs that something is running for."""
+        return {run.delivery.run_id for run in self._active.values()}
+
+    async def _reap(self) -> None:
+        """Take over what members left behind that are no more."""
+        if not self._works:
+            slots = 0
+        else:
+            slots = self._service.slots.free
+        member = self.id
+        taken = await self._shard.protocol.reap(member, slots=slots, works=list(self._works))
+        if taken is None:
+            self.fenced(member)
+            return
+        for delivery in taken:
+            _log.info("took over %s, which %d members have held before", delivery.id, delivery.deaths)
+            self._service.slots.take()
+            self._deliver(member, delivery)

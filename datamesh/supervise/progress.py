@@ -1,0 +1,301 @@
+"""Progress: how far a delivery has come, and the settlement that says so.
+
+A delivery carries values by index. Each ends once: with outputs, to be retried, skipped, buried, or ending the run. What
+has ended is put into the next settlement; `left` is what still belongs to this delivery afterwards, and the mark kept with
+it tells a successor as much.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from datamesh.codec.blob import Blob
+from datamesh.codec.failure import Failure
+from datamesh.codec.frame import decode_lineages, encode_lineages, slice_payload
+from datamesh.codec.values import ValueCodec
+from datamesh.errors import DatameshError, TamperedDataError
+from datamesh.store.frames import PLAIN, WITH_BLOBS, Burial, Delivery, Frame, Requeue, Settlement
+from datamesh.supervise.emitter import Emitter, Mark
+from datamesh.supervise.served import Served
+
+Given = tuple[str, int | None, Any]
+"""Output, place among what one invocation gave to it (None: the only one, which keeps the lineage), value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What the mark of a delivery says."""
+
+    left: Sequence[int]
+    emitted: Mapping[int, Mark]
+
+    @classmethod
+    def read(cls, delivery: Delivery) -> Marked:
+        if not delivery.mark:
+            return cls(range(max(1, delivery.frame.count)), {})
+        try:
+            left, emitted = msgpack.unpackb(delivery.mark, strict_map_key=False)
+            return cls(
+                left,
+                {index: {name: (n, digest) for name, (n, digest) in mark.items()} for index, mark in emitted.items()},
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise TamperedDataError(where=f"mark of delivery {delivery.id}", problem=str(error)) from error
+
+    def pack(self) -> bytes:
+        return bytes(msgpack.packb([list(self.left), self.emitted]))
+
+
+class Progress:
+    """The outcomes of one delivery, collected for its next settlement."""
+
+    def __init__(self, delivery: Delivery, served: Served, outputs: Mapping[str, int], service: str) -> None:
+        self.delivery = delivery
+        self._served = served
+        self._outputs = outputs
+        self._service = service
+        marked = Marked.read(delivery)
+        self.left: dict[int, None] = dict.fromkeys(marked.left)
+        self._given: dict[int, list[Given]] = {}
+        self._emitters: dict[int, Emitter] = {}
+        self._marks = dict(marked.emitted)
+        self._failed: dict[int, BaseException] = {}
+        self._returned: list[Requeue] = []
+        self._lineages: list[tuple[int, ...]] | None = None
+        self.step = delivery.step
+
+    # ----------------------------------------------------------------------------------------- what is told
+
+    def emitter(self, index: int) -> Emitter:
+        """Begin to collect what the generator for a value yields."""
+        lineage = self._lineage(index) if self.delivery.frame.count else ()
+        emitter = Emitter(self._served.binding.task.name, lineage, self._served.outputs, self._marks.get(index))
+        self._emitters[index] = emitter
+        return emitter
+
+    def finish(self, index: int, given: list[Given]) -> None:
+        """A value ended well, and gave these; nothing of it was sent before."""
+        self._emitters.pop(index, None)
+        self._given[index] = given
+
+    def finish_emitted(self, index: int) -> None:
+        """A value ended well; what its generator yielded last is still with its emitter."""
+        self._given[index] = []
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """A value ended with an error."""
+        self._failed[index] = error
+
+    def give_back(self, indexes: Sequence[int], size: int) -> None:
+        """Return values that were not begun, in frames of `size`, so that others may take them."""
+        for start in range(0, len(indexes), size):
+            self._returned.append(Requeue(self._slice(indexes[start : start + size]), self.delivery.attempt))
+        for index in indexes:
+            self.left.pop(index, None)
+
+    def release(self) -> None:
+        """Return everything that has not ended, with what it published, as it would be after a crash."""
+        open_ones = [index for index in self.left if index not in self._given and index not in self._failed]
+        plain = [index for index in open_ones if not self._has_sent(index)]
+        if plain:
+            self.give_back(plain, 256)
+        for index in open_ones:
+            if self._has_sent(index):
+                self._returned.append(self._again(index))
+                self.left.pop(index, None)
+            self._emitters.pop(index, None)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a settlement now would say anything."""
+        return bool(self._given or self._failed or self._returned) or any(e.count for e in self._emitters.values())
+
+    # ------------------------------------------------------------------------------------------- settlements
+
+    def settlement(self, *, final: bool) -> tuple[Settlement, dict[str, bytes]]:
+        """Take everything that was told since the last one.
+
+        Args:
+            final: It ends the delivery; all values have ended or were given back.
+
+        Returns:
+            The settlement, and large values to be stored before it.
+        """
+        blobs: dict[str, bytes] = {}
+        out = Settlement(self.delivery)
+        self._take_emitted(out, blobs)
+        self._take_given(out, blobs)
+        self._take_failed(out)
+        out.returned, self._returned = self._returned, []
+        if not final:
+            self.step += 1
+            out.step = self.step
+            out.mark = Marked(list(self.left), self._all_marks()).pack()
+        return out, blobs
+
+    def _take_given(self, out: Settlement, blobs: dict[str, bytes]) -> None:
+        given, self._given = self._given, {}
+        while given:
+            try:
+                frames = self._encode(given, blobs)
+            except DatameshError:
+                self._reject(given)
+                continue
+            out.outputs += frames
+            break
+        for index in given:
+            self._emitters.pop(index, None)
+            self.left.pop(index, None)
+        out.done += len(given)
+
+    def _reject(self, given: dict[int, list[Given]]) -> None:
+        """Find the values whose outputs cannot be sent; they have failed, the others have not."""
+        for index, items in list(given.items()):
+            try:
+                for name, _, value in items:
+                    self._served.outputs[name].frames([value])
+            except DatameshError as error:
+                del given[index]
+                self._failed[index] = error
+
+    def _encode(self, given: Mapping[int, list[Given]], blobs: dict[str, bytes]) -> list[tuple[int, Frame]]:
+        values: dict[str, list[Any]] = {}
+        origins: dict[str, list[tuple[int, int | None]]] = {}
+        for index in sorted(given):
+            for name, place, value in given[index]:
+                values.setdefault(name, []).append(value)
+                origins.setdefault(name, []).append((index, place))
+        frames = []
+        for name, some in values.items():
+            for encoded in self._codec(name).frames(some):
+                lineages = self._block(origins[name], encoded.start, encoded.count)
+                flags = _keep(encoded.blobs, blobs)
+                frames.append((self._outputs[name], Frame(encoded.count, flags, lineages, encoded.payload)))
+        return frames
+
+    def _take_emitted(self, out: Settlement, blobs: dict[str, bytes]) -> None:
+        for index, emitter in list(self._emitters.items()):
+            if not emitter.count or (index in self._failed and not self._is_last_word(index)):
+                continue
+            kept: list[Blob] = []
+            out.outputs += [(self._outputs[name], frame) for name, frame in emitter.drain(kept.append)]
+            _keep(kept, blobs)
+            if emitter.error is not None and self._given.pop(index, None) is not None:
+                self._failed[index] = emitter.error
+
+    def _take_failed(self, out: Settlement) -> None:
+        failed, self._failed = self._failed, {}
+        again: dict[int, list[int]] = {}
+        for index, error in failed.items():
+            delay = self._retry_delay(error)
+            if delay is None:
+                self._bury(out, index, error)
+            elif self._has_sent(index):
+                out.retries.append(self._again(index, attempt=self.delivery.attempt + 1, delay_ms=delay))
+            else:
+                again.setdefault(delay, []).append(index)
+            self._emitters.pop(index, None)
+            self.left.pop(index, None)
+        for delay, indexes in again.items():
+            frame = self._slice(indexes)
+            out.retries.append(Requeue(frame, self.delivery.attempt + 1, delay_ms=delay))
+
+    def _bury(self, out: Settlement, index: int, error: BaseException) -> None:
+        failure = Failure.of(
+            error, task=self._served.binding.task.name, attempt=self.delivery.attempt, run_id=self.delivery.run_id,
+            service=self._service,
+        ).pack()  # fmt: skip
+        match self._served.binding.options.on_error:
+            case "skip":
+                out.skipped += 1
+            case "dead":
+                out.burials.append(Burial(self._slice([index]), self.delivery.attempt, failure))
+            case _:
+                out.failure = out.failure or failure
+
+    # ------------------------------------------------------------------------------------------------ details
+
+    def _retry_delay(self, error: BaseException) -> int | None:
+        """Milliseconds until the next attempt; None if there is none."""
+        retry = self._served.binding.options.retry
+        if retry is None or not retry.allows(self.delivery.attempt, error):
+            return None
+        return int(1000 * retry.delay(self.delivery.attempt, random.random()))
+
+    def _is_last_word(self, index: int) -> bool:
+        return self._retry_delay(self._failed[index]) is None
+
+    def _has_sent(self, index: int) -> bool:
+        emitter = self._emitters.get(index)
+        return emitter.has_sent if emitter is not None else index in self._marks
+
+    def _again(self, index: int, *, attempt: int | None = None, delay_ms: int = 0) -> Requeue:
+        """One value with what it has published, as a delivery of its own."""
+        emitter = self._emitters.get(index)
+        mark = emitter.mark() if emitter is not None else self._marks.get(index, {})
+        return Requeue(self._slice([index]), attempt or self.delivery.attempt, Marked([0], {0: mark}).pack(), delay_ms)
+
+    def _all_marks(self) -> dict[int, Mark]:
+        marks = {index: mark for index, mark in self._marks.items() if index in self.left}
+        for index, emitter in self._emitters.items():
+            if index in self.left and emitter.has_sent:
+                marks[index] = emitter.mark()
+        return marks
+
+    def _codec(self, name: str) -> ValueCodec:
+        return self._served.outputs[name]
+
+    def _lineage(self, index: int) -> tuple[int, ...]:
+        if self._lineages is None:
+            self._lineages = decode_lineages(self.delivery.frame.lineages)
+        return self._lineages[index]
+
+    def _block(self, origins: Sequence[tuple[int, int | None]], start: int, count: int) -> bytes:
+        frame = self.delivery.frame
+        if count == frame.count == len(origins) and all(o == (k, None) for k, o in enumerate(origins)):
+            return frame.lineages
+        some = origins[start : start + count]
+        if not frame.count:
+            return encode_lineages([(place or 0,) for _, place in some])
+        return encode_lineages([self._lineage(i) if place is None else (*self._lineage(i), place) for i, place in some])
+
+    def _slice(self, indexes: Sequence[int]) -> Frame:
+        frame = self.delivery.frame
+        if len(indexes) == frame.count or not frame.count:
+            return frame
+        lineages = encode_lineages([self._lineage(index) for index in indexes])
+        return Frame(len(indexes), frame.flags, lineages, slice_payload(frame.values, indexes))
+
+
+def _keep(found: Iterable[Blob], blobs: dict[str, bytes]) -> str:
+    flags = PLAIN
+    for blob in found:
+        blobs[blob.digest] = blob.body
+        flags = WITH_BLOBS
+    return flags
+
+
+def placed(pairs: Sequence[tuple[str, Any]], *, whole: bool) -> list[Given]:
+    """Give each value its place among those that one invocation returned for the same output.
+
+    Args:
+        pairs: (output, value), as returned.
+        whole: The invocation was for a whole stream; its values are numbered even where there is one.
+    """
+    if len(pairs) == 1 and not whole:
+        return [(pairs[0][0], None, pairs[0][1])]
+    counts: dict[str, int] = {}
+    for name, _ in pairs:
+        counts[name] = counts.get(name, 0) + 1
+    seen: dict[str, int] = {}
+    given: list[Given] = []
+    for name, value in pairs:
+        place = seen.get(name, 0)
+        seen[name] = place + 1
+        given.append((name, place if whole or counts[name] > 1 else None, value))
+    return given

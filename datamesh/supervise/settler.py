@@ -1,0 +1,106 @@
+"""Settler: brings what deliveries came to into Redis, everything that has accumulated in one call.
+
+One call is under way at a time. What finishes meanwhile goes with the next, so that a lone value leaves at once, and
+under load calls fill up by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from datamesh.errors import StoreError
+from datamesh.store.frames import Settlement, Status
+from datamesh.store.link import LinkLost, ReplyError
+from datamesh.store.protocol import Settled, ShardProtocol
+
+_log = logging.getLogger("datamesh.settler")
+_MOST_ITEMS = 250
+_MOST_BYTES = 1 << 20
+
+Pending = tuple[str, Settlement, "asyncio.Future[Settled]"]
+
+
+class Settler:
+    """Settles the deliveries of one shard."""
+
+    def __init__(self, protocol: ShardProtocol, *, member: Callable[[], str], fenced: Callable[[str], None]) -> None:
+        self._protocol = protocol
+        self._member = member
+        self._fenced = fenced
+        self._queue: deque[Pending] = deque()
+        self._busy: asyncio.Task[None] | None = None
+
+    def put(self, member: str, settlement: Settlement) -> asyncio.Future[Settled]:
+        """Settle a delivery that was taken as `member`; the result comes with the reply.
+
+        A member that was replaced gets FENCED without a call.
+        """
+        future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        self._queue.append((member, settlement, future))
+        if self._busy is None or self._busy.done():
+            self._busy = asyncio.create_task(self._work(), name="datamesh-settler")
+        return future
+
+    async def flush(self) -> None:
+        """Wait until nothing is left to settle."""
+        while self._busy is not None and not self._busy.done():
+            await asyncio.wait([self._busy])
+
+    async def close(self) -> None:
+        """Drop what is left."""
+        if self._busy is not None:
+            self._busy.cancel()
+            await asyncio.gather(self._busy, return_exceptions=True)
+        for _, _, future in self._queue:
+            future.cancel()
+
+    async def _work(self) -> None:
+        while self._queue:
+            member = self._member()
+            batch = self._next(member)
+            if batch:
+                await self._settle(member, batch)
+
+    def _next(self, member: str) -> list[Pending]:
+        batch: list[Pending] = []
+        size = 0
+        while self._queue and len(batch) < _MOST_ITEMS:
+            size += self._queue[0][1].size_bytes
+            if batch and size > _MOST_BYTES:
+                break
+            item = self._queue.popleft()
+            if item[0] == member:
+                batch.append(item)
+            else:
+                _answer(item, Settled(Status.FENCED, 0))
+        return batch
+
+    async def _settle(self, member: str, batch: list[Pending]) -> None:
+        try:
+            results = await self._protocol.settle(member, [settlement for _, settlement, _ in batch])
+        except (ReplyError, StoreError, LinkLost) as error:
+            await self._isolate(member, batch, error)
+            return
+        for item, result in zip(batch, results, strict=True):
+            _answer(item, result)
+        if results[0].status is Status.FENCED:
+            self._fenced(member)
+
+    async def _isolate(self, member: str, batch: list[Pending], error: Exception) -> None:
+        """One item must not take the others down with it."""
+        if len(batch) > 1:
+            for item in batch:
+                await self._settle(member, [item])
+            return
+        _, settlement, future = batch[0]
+        _log.error("delivery %s cannot be settled: %s", settlement.delivery.id, error)
+        if not future.done():
+            future.set_exception(error)
+
+
+def _answer(item: Pending, result: Settled) -> None:
+    if not item[2].done():
+        item[2].set_result(result)
