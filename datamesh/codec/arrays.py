@@ -79,7 +79,7 @@ def _taken_apart(body: bytes | memoryview) -> tuple[Any, list[int], memoryview]:
 
 
 def _check_size(shape: list[int], itemsize: int, buffer: memoryview) -> None:
-    if itemsize < 1 or math.prod(shape) * itemsize != len(buffer):
+    if math.prod(shape) * itemsize != len(buffer):
         raise ValueError(f"an array of shape {shape} and {itemsize} bytes an element has {len(buffer)} bytes")
 
 

@@ -7,7 +7,8 @@
 | 5, 7 | datetime, time | fold `0` or `1`, ISO 8601 text, then `[key]` of its time zone if that is a `ZoneInfo` |
 | 6 | date | ISO 8601 text |
 | 8 | timedelta | days, seconds, microseconds: three big-endian 32-bit integers |
-| 9, 10 | Decimal, Fraction | its text |
+| 9 | Decimal | its text; the exponents are those of IEEE 754 decimal128 |
+| 10 | Fraction | numerator, `/`, denominator |
 | 11 | UUID | 16 bytes |
 | 12 | complex | two big-endian doubles |
 | 13 | path | its text, with `/` |
@@ -36,7 +37,7 @@ from enum import Enum, IntEnum
 from fractions import Fraction
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -94,6 +95,7 @@ _SET_MARK: Final = msgpack.ExtType(Ext.SET, b"")
 _FROZENSET_MARK: Final = msgpack.ExtType(Ext.FROZENSET, b"")
 _DELTA: Final = struct.Struct(">iii")
 _COMPLEX: Final = struct.Struct(">dd")
+_DECIMAL_EXPONENT: Final = 6144
 _MAKE_PLAIN: Final = "make it a pydantic model, a dataclass or plain values, or declare the stream's type"
 
 
@@ -171,6 +173,24 @@ def _lower_zone(value: ZoneInfo) -> Any:
     return value.key
 
 
+def _lower_decimal(value: Decimal) -> Any:
+    if not _is_ordinary(value):
+        raise Unsendable(type(value), f"its exponent is beyond {_DECIMAL_EXPONENT}: send its text")
+    return msgpack.ExtType(Ext.DECIMAL, Decimal.__str__(value).encode())
+
+
+def _is_ordinary(value: Decimal) -> bool:
+    # A reader that declares an int makes one of it, and that takes half a minute for 1E+999999.
+    if not value.is_finite():
+        return True
+    exponent = cast(int, value.as_tuple().exponent)
+    return exponent >= -_DECIMAL_EXPONENT and max(exponent, value.adjusted()) <= _DECIMAL_EXPONENT
+
+
+def _lower_fraction(value: Fraction) -> Any:
+    return msgpack.ExtType(Ext.FRACTION, f"{value.numerator}/{value.denominator}".encode())
+
+
 def _text(code: Ext, prefix: str = "") -> Lower:
     return lambda value: msgpack.ExtType(code, f"{prefix}{value}".encode())
 
@@ -191,8 +211,8 @@ _BY_TYPE: Final[Mapping[type, Lower]] = {
     date: lambda value: msgpack.ExtType(Ext.DATE, date.isoformat(value).encode()),
     time: _lower_stamp(Ext.TIME, time),
     timedelta: lambda value: msgpack.ExtType(Ext.TIMEDELTA, _DELTA.pack(value.days, value.seconds, value.microseconds)),
-    Decimal: lambda value: msgpack.ExtType(Ext.DECIMAL, Decimal.__str__(value).encode()),
-    Fraction: _text(Ext.FRACTION),
+    Decimal: _lower_decimal,
+    Fraction: _lower_fraction,
     UUID: lambda value: msgpack.ExtType(Ext.UUID, value.bytes),
     complex: lambda value: msgpack.ExtType(Ext.COMPLEX, _COMPLEX.pack(value.real, value.imag)),
     PurePath: _lower_path,
@@ -263,6 +283,19 @@ def _in_zone(value: Stamp, key: str) -> Stamp:
     return zoned
 
 
+def _read_decimal(body: bytes) -> Decimal:
+    value = Decimal(bytes(body).decode("ascii"))
+    if not _is_ordinary(value):
+        raise ValueError("a decimal has an exponent that none is written with")
+    return value
+
+
+def _read_fraction(body: bytes) -> Fraction:
+    # Not parsed by Fraction itself, which takes exponents too and makes an int of 10 to their power.
+    numerator, denominator = bytes(body).decode("ascii").split("/")
+    return Fraction(int(numerator), int(denominator))
+
+
 def _read_ip(body: bytes) -> Any:
     kind, text = bytes(body[:1]), bytes(body[1:]).decode()
     return _IP_KINDS[kind](text)
@@ -279,8 +312,8 @@ _READERS: Final[Mapping[int, Callable[[Any], Any]]] = {
     Ext.DATE: lambda body: date.fromisoformat(bytes(body).decode()),
     Ext.TIME: _read_stamp(time.fromisoformat),
     Ext.TIMEDELTA: lambda body: timedelta(*_DELTA.unpack(body)),
-    Ext.DECIMAL: lambda body: Decimal(bytes(body).decode("ascii")),
-    Ext.FRACTION: lambda body: Fraction(bytes(body).decode("ascii")),
+    Ext.DECIMAL: _read_decimal,
+    Ext.FRACTION: _read_fraction,
     Ext.UUID: lambda body: UUID(bytes=bytes(body)),
     Ext.COMPLEX: lambda body: complex(*_COMPLEX.unpack(body)),
     Ext.PATH: lambda body: Path(bytes(body).decode("utf-8", "surrogateescape")),

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import msgpack
 
-from datamesh.codec.blob import REF_BODY_BYTES, Blob, BlobRef
+from datamesh.codec.blob import Blob, BlobRef
 from datamesh.codec.limits import INLINE_LIMIT_BYTES, MAX_FRAME_VALUES, Limits
 from datamesh.codec.wire import REF_PREFIX, unpack
 from datamesh.errors import ConfigurationError, TamperedDataError
@@ -85,7 +85,7 @@ def references(payload: bytes) -> list[BlobRef]:
     return [
         BlobRef.unpack(payload[start + header : end])
         for start, end in _ranges(payload)
-        if end - start == header + REF_BODY_BYTES and payload.startswith(REF_PREFIX, start)
+        if payload.startswith(REF_PREFIX, start)
     ]
 
 

@@ -41,7 +41,9 @@ class ValueCodec:
 
     Checking follows pydantic's lax mode: `"3"` is accepted as an int and becomes one, `"abc"` is refused. A `float`
     may be `nan` or infinite, unless the annotation says `allow_inf_nan=False`. Fields travel under their names, not
-    their aliases; computed and excluded fields stay behind, and so do fields that only a subclass declares.
+    their aliases; computed and excluded fields stay behind, and so do fields that only a subclass declares. An enum's
+    members travel as their values, so a `Literal` of such members can be read only if the enum is a `StrEnum` or
+    `IntEnum`, and of a union of an enum and its values' type, the value comes back.
 
     Args:
         annotation: The declared type; `Any` for no checks on either side.
@@ -227,8 +229,8 @@ class ValueCodec:
         if fits_inline(weight):
             return packed, ()
         if weight > limits.max_nodes and (problem := shape_problem(value, limits)):
-            fix = f"{problem}: send it as a numpy array or in pieces"
-            raise UnserializableValueError(where=where, type_name=type(value).__qualname__, problem=fix)
+            advice = f"{problem}: send it as a numpy array or in pieces"
+            raise UnserializableValueError(where=where, type_name=type(value).__qualname__, problem=advice)
         blob = Blob.of(packed)
         return pack_ref(blob.ref), (blob,)
 

@@ -132,8 +132,11 @@ def _parsed(payload: bytes | memoryview, limits: Limits) -> tuple[Any, int]:
     if len(whole) > _UNSKIMMED_BYTES and whole[0] not in _UNNESTED:
         _skim(whole)
     parsing = _Parsing(limits.max_nodes)
+    most = limits.max_nodes if numerous else len(whole)
     value = msgpack.unpackb(
         whole,
+        max_array_len=most,
+        max_map_len=most,
         strict_map_key=False,
         timestamp=3,  # we write none, but a stranger's is a moment in UTC and no object of msgpack's
         ext_hook=parsing.ext,
@@ -166,10 +169,11 @@ def _skim(payload: bytes) -> None:
 class _Parsing:
     """What is counted while one payload is parsed."""
 
-    __slots__ = ("nodes_left", "open_marks", "references")
+    __slots__ = ("containers_left", "elements_left", "open_marks", "references")
 
     def __init__(self, max_nodes: int) -> None:
-        self.nodes_left = max_nodes
+        self.containers_left = max_nodes
+        self.elements_left = max_nodes
         self.open_marks = 0
         self.references = 0
 
@@ -183,9 +187,10 @@ class _Parsing:
         return raised(code, body)
 
     def array(self, items: list[Any]) -> Any:
-        self._count(len(items))
         if not items or type(items[0]) is not Mark:
+            self._count(len(items))
             return items
+        self._count(len(items) - 1)
         self.open_marks -= 1
         return BUILDERS[items[0]](items[1:])
 
@@ -193,7 +198,9 @@ class _Parsing:
         self._count(2 * len(pairs))
         return pairs
 
-    def _count(self, nodes: int) -> None:
-        self.nodes_left -= nodes
-        if self.nodes_left < 0:
+    def _count(self, elements: int) -> None:
+        # Containers apart, because a container is an element only when the one around it ends.
+        self.containers_left -= 1
+        self.elements_left -= elements
+        if self.containers_left < 0 or self.elements_left < 0:
             raise ValueError("it has too many parts")

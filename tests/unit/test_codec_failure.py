@@ -7,7 +7,7 @@ import sys
 import msgpack
 import pytest
 
-from datamesh.codec.failure import MAX_MESSAGE_BYTES, MAX_TRACEBACK_BYTES, Failure, FailureKind
+from datamesh.codec.failure import MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TRACEBACK_BYTES, Failure, FailureKind
 from datamesh.codec.wire import pack
 from datamesh.errors import FlowCancelledError, FlowTimeoutError, TamperedDataError, TaskFailedError
 
@@ -20,7 +20,7 @@ def failure_of(exc: BaseException, **facts: str) -> Failure:
 
 
 class Text(str):
-    def encode(self, *_: object, **__: object) -> bytes:
+    def __getitem__(self, _: object) -> str:
         raise RuntimeError("no")
 
 
@@ -125,15 +125,19 @@ def test_a_long_message_leaves_room_for_the_frames() -> None:
     assert failure.remote_traceback.startswith("Traceback")
 
 
-def test_endless_recursion_keeps_the_last_frames() -> None:
-    def deeper() -> None:
-        deeper()
+def test_deep_recursion_keeps_the_last_frames() -> None:
+    def deeper(left: int) -> None:
+        deepest(left)
 
-    with pytest.raises(RecursionError) as caught:
-        deeper()
+    def deepest(left: int) -> None:
+        assert 1 / left
+        deeper(left - 1)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        deeper(200)
     failure = Failure.of(caught.value, task="a", attempt=1)
-    assert failure.remote_type == "RecursionError"
-    assert failure.remote_traceback.count("\n") < 200
+    assert failure.remote_traceback.count("in deep") == MAX_FRAMES
+    assert "1 / left" in failure.remote_traceback
 
 
 def test_causes_and_groups_are_told() -> None:

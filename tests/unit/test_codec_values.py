@@ -215,7 +215,9 @@ ROUND_TRIPS: list[tuple[Any, list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "values"), ROUND_TRIPS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("annotation", "values"), ROUND_TRIPS, ids=lambda value: "" if isinstance(value, list) else str(value)
+)
 def test_values_come_back_as_their_type(annotation: Any, values: list[Any]) -> None:
     if annotation == Annotated[Json[list[int]], "json"]:
         values, expected = ["[1,2]"], [[1, 2]]
@@ -452,7 +454,7 @@ class Opaque:
         (Box[Any], Box[Any](content=open), "builtin_function"),
         (Annotated[int, PlainSerializer(lambda value: 1 // (value - 5))], 5, "ZeroDivisionError"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refuses_a_value_without_a_form(annotation: Any, value: Any, text: str) -> None:
     good = 1 if annotation not in (list[Any], Box[Any]) else value.__class__.__new__(type(value))
