@@ -1,12 +1,13 @@
 """BlockedRead: a read that waits at the server, and can be called back.
 
-A blocking read must not be cancelled: the server may have handed out an entry whose reply nobody reads any more. So it is
-left to run out, or the server is asked to end it, and its reply is always read.
+A blocking read must not be cancelled: the server may have handed out an entry whose reply nobody reads any more. So it
+is left to run out, or the server is asked to end it, and its reply is always read.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from datamesh.store.link import Caller, LinkLost, Reply, ReplyError
 
@@ -21,7 +22,6 @@ class BlockedRead:
     def __init__(self, link: Caller, commands: Caller) -> None:
         self._link = link
         self._commands = commands
-        self._serial = 0
         self._waiting = False
         self._waking: asyncio.Task[None] | None = None
         self._called_back = False
@@ -41,7 +41,6 @@ class BlockedRead:
         if self._called_back:
             self._called_back = False
             return None
-        self._serial += 1
         self._waiting = True
         try:
             return await self._link.call(*args, timeout=block_ms / 1000 + _MARGIN)
@@ -53,17 +52,15 @@ class BlockedRead:
         """End the read that is under way, or the next one if none is."""
         self._called_back = True
         if self._waiting and (self._waking is None or self._waking.done()):
-            self._waking = asyncio.get_running_loop().create_task(self._wake(self._serial), name="datamesh-wake")
+            self._waking = asyncio.get_running_loop().create_task(self._wake(), name="datamesh-wake")
 
-    async def _wake(self, serial: int) -> None:
-        # The read may not have reached the server yet; then there is nothing to end, and it is asked again.
+    async def _wake(self) -> None:
+        # The read may not have reached the server yet; then there is nothing to end, and it is asked again. What was
+        # ended may be an earlier read whose reply was on its way, so only a read that has returned is the end of this.
         pause = _RETRY
-        while self._waiting and self._serial == serial:
-            try:
-                if await self._link.unblock(self._commands):
-                    return
-            except (LinkLost, ReplyError):
-                return
+        while self._waiting and self._called_back:
+            with suppress(LinkLost, ReplyError):
+                await self._link.unblock(self._commands)
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.05)
 

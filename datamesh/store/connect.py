@@ -1,8 +1,8 @@
 """Endpoints: where a shard's Redis is, and connections to it that never repeat a command by themselves.
 
 redis-py sets a socket timeout of 5 s and repeats a command up to 10 times: an `XADD` whose reply was lost ran 11 times.
-So connections are made here, with its classes (authentication, TLS, sockets) but without its timeouts and retries; scripts
-are safe to repeat, and `protocol.py` repeats them.
+So connections are made here, with its classes (authentication, TLS, sockets) but without its timeouts and retries;
+scripts are safe to repeat, and `protocol.py` repeats them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def endpoint_of(location: Location, client: object | None, socket_path: str | No
         case Deployment.EMBEDDED:
             return Server(UnixDomainSocketConnection, {"path": socket_path})
         case Deployment.MEMORY:
-            return Memory()
+            return Memory(client)
         case Deployment.CLUSTER:
             return Cluster(*_parsed(location.client_url))
         case Deployment.SENTINEL:
@@ -115,7 +115,7 @@ async def _open(kind: type[AbstractConnection], options: Mapping[str, Any], wher
         health_check_interval=0,
     )
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
     except (AuthenticationError, ResponseError) as error:
         raise StoreUnavailableError(
             where=where,
@@ -205,12 +205,16 @@ class Cluster:
 
 
 class Memory:
-    """A Redis in this process, for tests: links share one client and never block inside it."""
+    """A Redis in this process, for tests: links share one client and never block inside it.
+
+    Args:
+        client: Whose store is used; each event loop has a client of its own for it.
+    """
 
     shards = 1
 
     def __init__(self, client: Any = None) -> None:
-        self._client = client or memory_client()
+        self._client = memory_client(sharing=client)
 
     def link(self, key: str, *, blocking: bool = False) -> Caller:
         return MemoryLink(self._client)

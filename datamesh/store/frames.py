@@ -47,6 +47,8 @@ class Delivery:
     """How many members died while they held it."""
     step: int = 0
     """Number of the last advance that was recorded for it."""
+    origin: str = ""
+    """Token of the start that it belongs to: a run id may be used again when its run is forgotten."""
 
     @property
     def id(self) -> str:
@@ -89,7 +91,7 @@ class Settlement:
         """The arguments of `settle.lua` for this item."""
         d = self.delivery
         args: list[str | int | bytes] = [
-            d.work, d.entry_id, run_key, d.node, self.step, self.mark,
+            d.work, d.entry_id, run_key, d.origin, d.node, self.step, self.mark,
             self.done, self.skipped, sum(b.frame.count for b in self.burials), self.failure,
             len(self.outputs),
         ]  # fmt: skip
@@ -131,16 +133,18 @@ def delivery_of(work: str, entry_id: bytes, fields: Sequence[bytes]) -> Delivery
     """Read an entry of a work stream."""
     named = dict(zip(fields[::2], fields[1::2], strict=True))
     node, count, attempt, flags = named[b"m"].decode().split(" ")
+    run_id, _, origin = named[b"r"].decode().partition(" ")
     frame = Frame(int(count), flags, named[b"l"], named[b"v"])
     return Delivery(
         work,
         entry_id.decode(),
-        named[b"r"].decode(),
+        run_id,
         named[b"p"].decode(),
         int(node),
         int(attempt),
         frame,
         named.get(b"k", b""),
+        origin=origin,
     )
 
 

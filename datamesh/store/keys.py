@@ -7,7 +7,7 @@ on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and `<j
     ├── members            zset  member -> deadline (ms)          join, beat, leave, reap    an hour after the last beat
     ├── services           hash  member -> what it announces      join, leave, reap          an hour after the last beat
     ├── windows            hash  work stream -> frames per run    join, leave, reap          an hour after the last beat
-    ├── orphans            set   "member work-stream" to empty    join, leave, reap          until empty
+    ├── orphans            zset  "member work-stream" -> noted at least until (ms)  join, leave, reap   until empty
     ├── work:<ref>[:level] stream, group `g`: deliveries          submit, settle, promote    stays; settled entries go
     ├── marks              hash  delivery -> how far it came      settle                     with each settlement
     ├── due                zset  what is due when (ms)            submit, settle, promote    until empty
@@ -21,6 +21,7 @@ on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and `<j
     ├── run:<id>           hash  state and counters of a run      submit, settle, ...        retention after its end
     ├── run:<id>:s:<j>     stream, no group: frames of a stream   submit, push, settle       retention after its end
     ├── run:<id>:b:<i>     list  frames that wait for the window  submit, push, settle       with the run's end
+    ├── run:<id>:w:<k>     list  frames of the k-th input         wait                       with the start, or the end
     ├── run:<id>:blobs     hash  digest -> large value            blob                       retention after its end
     ├── run:<id>:events    stream of facts, if one listens        listen, settle, end        retention after its end
     └── run:<id>:t:<token>:...  inputs being brought in           stage                      a minute, or renamed at submit

@@ -38,7 +38,8 @@ class MemoryLink:
             await asyncio.sleep(_PAUSE)
 
     async def _send(self, args: tuple[bytes | str | int | float, ...]) -> Reply:
-        # The client would parse replies of the commands that it knows; a name of its own for them keeps them as they are.
+        # The client would parse replies of the commands that it knows; a name of its own for them keeps them as they
+        # are.
         connection = await self._client.connection_pool.get_connection()
         try:
             await connection.send_command(*args)

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from datamesh.errors import StoreUnavailableError
@@ -100,17 +101,12 @@ class ShardProtocol:
         """Take over what belongs to no member, at most `slots` entries; None: the caller itself is none any more."""
         k = self.keys
         reply = await self.run("reap", [k.members, k.services, k.windows, k.orphans, k.marks, *works], [member, slots])
-        if reply[0] == b"FENCED":
-            return None
-        taken = []
-        for work, entry_id, times, kept, fields in zip(*[iter(reply[1:])] * 5, strict=True):
-            delivery = delivery_of(work.decode(), entry_id, fields)
-            delivery.deaths = int(times)
-            if kept:
-                step, _, delivery.mark = kept.partition(b" ")
-                delivery.step = int(step)
-            taken.append(delivery)
-        return taken
+        return None if reply[0] == b"FENCED" else _held_before(reply[1:])
+
+    async def recover(self, member: str, *, works: Sequence[str]) -> list[Delivery] | None:
+        """Read all that a member holds, after replies were lost that handed entries to it; None: it is no member."""
+        reply = await self.run("recover", [self.keys.members, self.keys.marks, *works], [member])
+        return None if reply[0] == b"FENCED" else _held_before(reply[1:])
 
     # --------------------------------------------------------------------------------------------- deliveries
 
@@ -139,7 +135,7 @@ class ShardProtocol:
     async def promote(self) -> tuple[int, int]:
         """Deliver what is due; returns how much that was and the ms until the next (-1: nothing)."""
         k = self.keys
-        keys = [k.windows, k.due, k.later, k.news, k.runs, k.ended]
+        keys = [k.windows, k.due, k.later, k.news, k.runs, k.ended, k.waiting]
         reply = await self.run("promote", keys, [k.plans, k.run_prefix])
         return int(reply[0]), int(reply[1])
 
@@ -189,11 +185,13 @@ class ShardProtocol:
         taps: str,
         level: str,
         staged: Sequence[str],
+        deadline_ms: int = 0,
     ) -> tuple[str, str]:
-        """Record a run that waits for tasks to be announced."""
+        """Record a run that waits for tasks to be announced; its deadline (0: none) counts from now on."""
         k = self.keys
-        args: list[Arg] = [run_id, origin, retention_ms, request, taps, level]
-        reply = await self.run("wait", [k.run(run_id), k.runs, k.waiting, *staged], args)
+        keys = [k.run(run_id), k.due, k.later, k.news, k.runs, k.ended, k.waiting, *staged]
+        args: list[Arg] = [k.plans, k.run_prefix, origin, retention_ms, request, taps, level, deadline_ms]
+        reply = await self.run("wait", keys, args)
         return reply[0].decode(), reply[1].decode() if len(reply) > 1 else ""
 
     async def push(
@@ -266,6 +264,9 @@ class ShardProtocol:
                 return await attempt()  # type: ignore[misc]
             except LinkLost as error:
                 problem: Exception = error
+                # The node may be gone for good, and another in its place.
+                with suppress(LinkLost):
+                    await self._endpoint.moved()
             except ReplyError as error:
                 problem = error
                 if error.code in _MOVED:
@@ -282,7 +283,9 @@ class ShardProtocol:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _follow(self) -> None:
-        await self._endpoint.moved()
+        # Where no node answers now, the next attempt asks again.
+        with suppress(LinkLost):
+            await self._endpoint.moved()
         await self.link.close()
 
     def _refused(self, error: ReplyError) -> Exception:
@@ -293,3 +296,16 @@ class ShardProtocol:
         else:
             return error
         return StoreUnavailableError(where=str(self._endpoint), problem=str(error), fix=fix)
+
+
+def _held_before(rows: Sequence[Reply]) -> list[Delivery]:
+    """Read entries that may have been held by others before, with the marks that these have left."""
+    taken = []
+    for work, entry_id, times, kept, fields in zip(*[iter(rows)] * 5, strict=True):
+        delivery = delivery_of(work.decode(), entry_id, fields)
+        delivery.deaths = int(times)
+        if kept:
+            step, _, delivery.mark = kept.partition(b" ")
+            delivery.step = int(step)
+        taken.append(delivery)
+    return taken

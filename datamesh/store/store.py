@@ -53,9 +53,11 @@ class Store:
         keys = MeshKeys(mesh)
         first = ShardProtocol(ShardKeys(mesh, 0), endpoint.link(keys.settings), endpoint, patience=0.0)
         await _greet(first, endpoint)
-        await first.command("HSETNX", keys.settings, "shards", endpoint.shards)
-        await first.command("HSETNX", keys.settings, "protocol", PROTOCOL)
-        protocol, shards = await first.command("HMGET", keys.settings, "protocol", "shards")
+        # It is there and lets us in: from here on a lost connection is worth another try.
+        patient = ShardProtocol(ShardKeys(mesh, 0), first.link, endpoint)
+        await patient.command("HSETNX", keys.settings, "shards", endpoint.shards)
+        await patient.command("HSETNX", keys.settings, "protocol", PROTOCOL)
+        protocol, shards = await patient.command("HMGET", keys.settings, "protocol", "shards")
         if int(protocol) != PROTOCOL:
             await first.link.close()
             raise ProtocolMismatchError(
@@ -64,7 +66,7 @@ class Store:
                 expected=PROTOCOL,
                 fix="Upgrade the older side, or use another `mesh=`",
             )
-        contracts = Contracts(keys, ShardProtocol(ShardKeys(mesh, 0), first.link, endpoint))
+        contracts = Contracts(keys, patient)
         return cls(mesh, endpoint, tuple(_shard(mesh, index, endpoint) for index in range(int(shards))), contracts)
 
     def shard_of(self, run_id: str) -> ShardStore:

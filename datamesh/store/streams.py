@@ -38,6 +38,8 @@ async def fetch_blobs(protocol: ShardProtocol, run_id: str, frame: Frame) -> Map
     if WITH_BLOBS not in frame.flags:
         return {}
     digests = list(dict.fromkeys(reference.digest for reference in references(frame.values)))
+    if not digests:
+        return {}  # It is a part of a frame, and those with large values went elsewhere.
     bodies = await protocol.command("HMGET", protocol.keys.blobs(run_id), *digests)
     missing = [digest for digest, body in zip(digests, bodies, strict=True) if body is None]
     if missing:

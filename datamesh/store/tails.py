@@ -1,7 +1,7 @@
 """Tails: everybody in a process who waits for run streams of a shard, over one blocked connection.
 
-A channel stands for one stream that somebody waits at. It keeps the entries that came lately, so that several readers get
-them from one read, and a reader that comes back a moment later finds them. Who lags further behind reads by itself.
+A channel stands for one stream that somebody waits at. It keeps the entries that came lately, so that several readers
+get them from one read, and a reader that comes back a moment later finds them. Who lags further behind reads by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from datamesh.errors import StoreError, UnknownRunError
 from datamesh.model.cursor import entry_key
 from datamesh.store.blocked import BlockedRead
-from datamesh.store.frames import Entry, entries_of
+from datamesh.store.frames import Entry, end_of, entries_of
 from datamesh.store.link import LinkLost, ReplyError
 from datamesh.store.protocol import ShardProtocol
 
@@ -22,6 +22,7 @@ _COUNT = 64
 _KEPT = 64
 _UNREAD = 32
 _LINGER = 2.0
+_LINGER_ENDED = 0.2
 _LOOK_AGAIN = 10.0
 _PAUSE = 0.05
 
@@ -29,7 +30,7 @@ _PAUSE = 0.05
 class _Channel:
     """The end of one stream, as far as this process has seen it."""
 
-    __slots__ = ("last", "looked", "owner", "recent", "since", "unread", "used", "waiters")
+    __slots__ = ("has_ended", "last", "looked", "owner", "recent", "since", "unread", "used", "waiters")
 
     def __init__(self, after: str, owner: str) -> None:
         self.since = after
@@ -39,6 +40,7 @@ class _Channel:
         self.recent: deque[Entry] = deque()
         self.waiters: set[asyncio.Future[None]] = set()
         self.unread = 0
+        self.has_ended = False
         self.used = self.looked = time.monotonic()
 
     def after(self, entry_id: str) -> list[Entry]:
@@ -48,6 +50,7 @@ class _Channel:
     def add(self, entries: list[Entry]) -> None:
         self.recent.extend(entries)
         self.last = entries[-1].entry_id
+        self.has_ended = bool(end_of(entries[-1]))
         while len(self.recent) > _KEPT:
             self.since = self.recent.popleft().entry_id
         self.unread += len(entries)
@@ -62,8 +65,14 @@ class _Channel:
                     waiter.set_exception(error)
         self.waiters.clear()
 
+    def is_forgotten(self, now: float) -> bool:
+        """Whether nobody has come for it for a while."""
+        linger = _LINGER_ENDED if self.has_ended else _LINGER
+        return not self.waiters and now - self.used >= linger
+
     def is_wanted(self, now: float) -> bool:
-        return bool(self.waiters) or (self.unread < _UNREAD and now - self.used < _LINGER)
+        """Whether it is worth reading on."""
+        return bool(self.waiters) or (not self.has_ended and self.unread < _UNREAD and now - self.used < _LINGER)
 
 
 class Tails:
@@ -136,7 +145,7 @@ class Tails:
     def _wanted(self) -> dict[str, _Channel]:
         now = time.monotonic()
         for key, channel in list(self._channels.items()):
-            if not channel.waiters and now - channel.used >= _LINGER:
+            if channel.is_forgotten(now):
                 del self._channels[key]
         return {key: channel for key, channel in self._channels.items() if channel.is_wanted(now)}
 

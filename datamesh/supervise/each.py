@@ -1,8 +1,9 @@
 """EachRun: a frame of values, one invocation for each of them.
 
 The delivery's own task runs one value after another, so that a function that never waits costs no task of its own. When
-an invocation waits, another task goes on with the next value, as far as slots are free. A frame that takes long gives back
-the values that were not begun, in frames that take about as long as one turn should, and sends what is finished early.
+an invocation waits, another task goes on with the next value, as far as slots are free. A frame that takes long gives
+back the values that were not begun, in frames that take about as long as one turn should, and sends what is finished
+early.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Emitter:
                 raise NonDeterministicReplayError(task=self._task, published=line.replayed)
 
     def mark(self) -> dict[str, tuple[int, str]]:
-        """What is published when the frames drained so far are; a repetition that is still behind keeps its old mark."""
+        """What is published once the frames drained so far are; a repetition that lags behind keeps its old mark."""
         return {
             name: (line.sent, line.hash.hexdigest()) if line.sent >= line.replayed else (line.replayed, line.target)
             for name, line in self._lines.items()

@@ -21,7 +21,8 @@ from datamesh.supervise.types import Types
 class FlowRun(dict[str, IO[Any]]):
     """The streams of a run by name, and what may be done with it.
 
-    A mapping that is a `dict`, so that it may be passed and annotated as one. Without `all_outputs` it has the outputs that no task of the flow consumes; with it, every stream.
+    A mapping that is a `dict`, so that it may be passed and annotated as one. Without `all_outputs` it has the outputs
+    that no task of the flow consumes; with it, every stream.
 
     Attributes:
         id: Of the run; `supervisor.get_run(id)` gives the same in any process.

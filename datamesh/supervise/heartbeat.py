@@ -6,6 +6,7 @@ A blocked event loop must not cost a healthy service its work, and a lost connec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -34,10 +35,12 @@ class Heartbeat:
         self._lease_ms = lease_ms
         self._heard = heard
         self._members: dict[int, str] = {}
-        self._stopped = threading.Event()
+        self._stopping: asyncio.Event | None = None
+        self._is_stopped = False
         self._leaving = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
         self.last_beat = time.monotonic()
 
     def set_member(self, shard: int, member: str) -> None:
@@ -58,9 +61,14 @@ class Heartbeat:
             timeout: Seconds to wait for the thread.
         """
         self._leaving = leave
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
+        self._is_stopped = True
+        if self._thread is None or not self._thread.is_alive():
+            return
+        own, stopping = self._own_loop, self._stopping
+        if own is not None and stopping is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                own.call_soon_threadsafe(stopping.set)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         asyncio.run(self._beat_until_stopped())
@@ -71,12 +79,14 @@ class Heartbeat:
             ShardProtocol(k, endpoint.link(k.prefix), endpoint, patience=self._lease_ms / 2000) for k in self._keys
         ]
         pause = self._lease_ms / 1000 / _BEATS_A_LEASE
-        loop = asyncio.get_running_loop()
-        while True:
+        self._stopping = asyncio.Event()
+        self._own_loop = asyncio.get_running_loop()
+        while not self._is_stopped:
             began = time.monotonic()
             await asyncio.gather(*(self._beat(shard) for shard in shards))
-            if await loop.run_in_executor(None, self._stopped.wait, max(0.01, pause - (time.monotonic() - began))):
-                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, pause - (time.monotonic() - began))):
+                    await self._stopping.wait()
         if self._leaving:
             await asyncio.gather(*(self._leave(shard) for shard in shards))
         for shard in shards:
@@ -102,7 +112,7 @@ class Heartbeat:
         except RuntimeError:
             # The loop ended without draining: nobody is left to hear, so the members leave.
             self._leaving = True
-            self._stopped.set()
+            self._is_stopped = True
 
     async def _leave(self, shard: ShardProtocol) -> None:
         member = self._members.get(shard.keys.shard)

@@ -1,7 +1,8 @@
 """Intake: takes entries from the work streams of a shard, never more than there are free slots.
 
-While entries keep coming they are taken by a script with an exact budget; when there are none, one blocking read waits on
-all streams. It may bring one entry per stream, so it is only used while that many slots are free, or gives back the rest.
+One blocking read waits on all streams, and brings at most a few entries from each. Where entries have piled up, or
+where fewer slots are free than there are streams, a script with an exact budget for all streams together takes them
+instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from datamesh.supervise.slots import Slots
 _log = logging.getLogger("datamesh.intake")
 _BLOCK_MS = 4000
 _MOST_AT_ONCE = 32
+_MOST_FROM_EACH = 4
 _PAUSE = 0.05
 
 
@@ -29,10 +31,20 @@ class Intake:
     """Reads the work streams of one shard for one member."""
 
     def __init__(
-        self, protocol: ShardProtocol, blocked: BlockedRead, *, slots: Slots, works: Sequence[str], member: Callable[[], str],
-        most: Callable[[str], int], ready: Callable[[], int], deliver: Callable[[str, Delivery], None],
-        give_back: Callable[[str, Delivery], None], held: Callable[[str, str], bool], fenced: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self,
+        protocol: ShardProtocol,
+        blocked: BlockedRead,
+        *,
+        slots: Slots,
+        works: Sequence[str],
+        member: Callable[[], str],
+        most: Callable[[str], int],
+        ready: Callable[[], int],
+        deliver: Callable[[str, Delivery], None],
+        give_back: Callable[[str, Delivery], None],
+        held: Callable[[str, str], bool],
+        fenced: Callable[[str], None],
+    ) -> None:
         self._protocol = protocol
         self._blocked = blocked
         self._slots = slots
@@ -46,6 +58,7 @@ class Intake:
         self._generation = (protocol.link.generation, blocked.generation)
         self._fenced = fenced
         self._is_stopping = False
+        self._is_behind = True
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -81,7 +94,9 @@ class Intake:
     async def _take(self) -> None:
         member = self._member()
         await self._recover(member)
-        taken = await self._take_now(member)
+        taken: list[Delivery] | None = []
+        if self._is_behind or self._budget < len(self._works):
+            taken = await self._take_now(member)
         if taken is None:
             self._fenced(member)
             await asyncio.sleep(_PAUSE)
@@ -92,36 +107,42 @@ class Intake:
         if taken:
             await asyncio.sleep(0)
 
+    @property
+    def _budget(self) -> int:
+        """How many entries may be taken now."""
+        return min(self._slots.free, _MOST_AT_ONCE - self._ready())
+
     async def _recover(self, member: str) -> None:
         """After a connection was lost, deliver what was handed out to us in a reply that we never read."""
         generation = (self._protocol.link.generation, self._blocked.generation)
-        if 0 not in self._generation and generation != self._generation:
-            for work in self._works:
-                reply = await self._protocol.command("XREADGROUP", "GROUP", GROUP, member, "STREAMS", work, "0")
-                for _, rows in reply or ():
-                    for entry, fields in rows:
-                        if fields is not None and not self._held(work, entry.decode()):
-                            self._accept(member, delivery_of(work, entry, fields))
+        if any(old not in (0, new) for old, new in zip(self._generation, generation, strict=True)):
+            for delivery in await self._protocol.recover(member, works=self._works) or ():
+                if not self._held(delivery.work, delivery.entry_id):
+                    self._accept(member, delivery)
         self._generation = generation
 
     async def _take_now(self, member: str) -> list[Delivery] | None:
-        budget = min(self._slots.free, _MOST_AT_ONCE - self._ready())
+        budget = self._budget
         if budget <= 0:
             await asyncio.sleep(0)
             return []
         works = self._works[:]
         random.shuffle(works)
-        return await self._protocol.take(member, most=budget, works=works, each=[self._most(work) for work in works])
+        taken = await self._protocol.take(member, most=budget, works=works, each=[self._most(work) for work in works])
+        self._is_behind = bool(taken)
+        return taken
 
     async def _take_later(self, member: str) -> list[Delivery]:
         works = [work for work in self._works if self._most(work) > 0]
         if not works or not self._slots.free:
             await asyncio.sleep(_PAUSE / 10)
             return []
+        count = max(1, min(_MOST_FROM_EACH, self._budget // len(works), *map(self._most, works)))
         reply = await self._blocked.read(
-            "XREADGROUP", "GROUP", GROUP, member, "COUNT", 1, "BLOCK", _BLOCK_MS, "STREAMS", *works, *([">"] * len(works)),
+            "XREADGROUP", "GROUP", GROUP, member, "COUNT", count, "BLOCK", _BLOCK_MS, "STREAMS", *works, *([">"] * len(works)),
             block_ms=_BLOCK_MS,
         )  # fmt: skip
+        self._is_behind = any(len(rows) >= count for _, rows in reply or ())
         return [delivery_of(work.decode(), entry, fields) for work, rows in reply or () for entry, fields in rows]
 
     def _accept(self, member: str, delivery: Delivery) -> None:

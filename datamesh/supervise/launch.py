@@ -138,7 +138,8 @@ def _by_stream(inputs: Inputs) -> dict[str, list[Any]]:
     for item in inputs:
         if not isinstance(item, IOVal):
             raise ConfigurationError(
-                f"inputs has {item!r}: pass `IOVal(name=..., value=...)` for each value, or a mapping of names to values"
+                f"inputs has {item!r}: pass `IOVal(name=..., value=...)` for each value, "
+                "or a mapping of names to values"
             )
         values.setdefault(item.name, []).append(item.value)
     return values

@@ -150,7 +150,7 @@ class Member:
         return self._service.slots.total if own is None else own.free
 
     def _holds(self, work: str, entry_id: str) -> bool:
-        return (work, entry_id) in self._active
+        return (work, entry_id) in self._tasks
 
     def _deliver(self, member: str, delivery: Delivery) -> None:
         """Run a delivery; a slot was taken for it."""
@@ -186,7 +186,7 @@ class Member:
             bound = self.plans.cached(delivery.digest) or await self.plans.find(delivery.digest)
             run = self._make(member, delivery, bound)
         except DatameshError as error:
-            await self._give_up(delivery, error)
+            await self._give_up(member, delivery, error)
             return
         self._active[(delivery.work, delivery.entry_id)] = run
         await run.run()
@@ -209,14 +209,14 @@ class Member:
         index = bound.stream_index[stream]
         return StreamReader(self._shard.protocol, self._shard.tails, delivery.run_id, index, served.inputs[name])
 
-    async def _give_up(self, delivery: Delivery, error: DatameshError) -> None:
+    async def _give_up(self, member: str, delivery: Delivery, error: DatameshError) -> None:
         """A delivery that cannot even be begun ends its run, with the reason."""
         _log.error("delivery %s cannot be run: %s", delivery.id, error)
         ref = self._works[delivery.work].ref
         failure = Failure.of(
             error, task=ref, attempt=delivery.attempt, run_id=delivery.run_id, service=self._service.name
         )
-        await self._settler.put(self.id, Settlement(delivery, failure=failure.pack()))
+        await self._settler.put(member, Settlement(delivery, failure=failure.pack()))
 
     def end_run(self, run_id: str) -> None:
         """A run is over: stop what is running for it."""

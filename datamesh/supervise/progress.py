@@ -1,8 +1,8 @@
 """Progress: how far a delivery has come, and the settlement that says so.
 
-A delivery carries values by index. Each ends once: with outputs, to be retried, skipped, buried, or ending the run. What
-has ended is put into the next settlement; `left` is what still belongs to this delivery afterwards, and the mark kept with
-it tells a successor as much.
+A delivery carries values by index. Each ends once: with outputs, to be retried, skipped, buried, or ending the run.
+What has ended is put into the next settlement; `left` is what still belongs to this delivery afterwards, and the mark
+kept with it tells a successor as much.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def _executor(binding: Binding, executors: Mapping[str, Executor], default: Exec
         return wanted
     if wanted not in executors:
         raise ConfigurationError(
-            f"{binding.describe()} wants executor {wanted!r}: this supervisor has {', '.join(sorted(executors)) or 'none by name'}"
+            f"{binding.describe()} wants executor {wanted!r}: "
+            f"this supervisor has {', '.join(sorted(executors)) or 'none by name'}"
         )
     return executors[wanted]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import secrets
 import socket
 import time
@@ -18,6 +19,7 @@ from typing import Any
 from datamesh.depends.overrides import Overrides
 from datamesh.depends.scopes import RunScope, ServiceScope
 from datamesh.errors import DatameshError
+from datamesh.model.placement import Placement
 from datamesh.settings import Settings
 from datamesh.store.connect import Endpoint
 from datamesh.store.protocol import Beat
@@ -44,6 +46,8 @@ class Session:
         self.loop = asyncio.get_running_loop()
         self.slots = Slots(settings.concurrency)
         self._settings = settings
+        self._announced = served
+        served = {ref: one for ref, one in served.items() if _may_run(one, settings)}
         self._served = served
         self._scope = ServiceScope(overrides)
         self._runs: dict[str, RunScope] = {}
@@ -72,7 +76,7 @@ class Session:
             ContractMismatchError: A task was announced by others in another form.
             StoreUnavailableError: The store cannot be reached.
         """
-        for ref, served in self._served.items():
+        for ref, served in self._announced.items():
             await self.store.contracts.announce(ref, served.contract())
         await asyncio.gather(*(news.start() for news in self._news))
         await asyncio.gather(*(member.start() for member in self.members.values()))
@@ -162,3 +166,24 @@ class Session:
         shard = self.shard_of(run_id)
         state = await shard.protocol.command("HGET", shard.keys.run(run_id), "state")
         return state not in (b"open", b"waiting")
+
+
+def own_labels(settings: Settings) -> dict[str, str]:
+    """The labels of this service: what it was given, and facts about its machine."""
+    machine = {
+        "os": platform.system().lower(),
+        "arch": platform.machine(),
+        "python": platform.python_version(),
+        "python_ver": platform.python_version(),
+        "host": socket.gethostname(),
+        "cpus": str(os.cpu_count() or 1),
+    }
+    return machine | {name: str(value) for name, value in settings.labels.items()}
+
+
+def _may_run(served: Served, settings: Settings) -> bool:
+    requires = served.binding.options.requires
+    if requires is None or Placement.parse(requires).admits(own_labels(settings)):
+        return True
+    _log.info("%s is left to services that meet %r", served.ref, requires)
+    return False

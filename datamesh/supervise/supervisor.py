@@ -23,6 +23,7 @@ from datamesh.settings import Settings, environment_url
 from datamesh.store.connect import Endpoint, endpoint_of
 from datamesh.store.embedded import EmbeddedServer
 from datamesh.store.locate import Deployment, locate
+from datamesh.store.memory import memory_client
 from datamesh.store.store import Store
 from datamesh.supervise.flow_run import FlowRun, plan_of_request
 from datamesh.supervise.launch import Inputs, prepare
@@ -51,7 +52,8 @@ class _Instance:
     def __get__(self, owner: object, kind: type | None = None) -> Supervisor:
         if self.attached is None:
             raise ConfigurationError(
-                "no supervisor is attached: add `Supervisor.attach(executor=LocalExecutor())` at the start of the program"
+                "no supervisor is attached: "
+                "add `Supervisor.attach(executor=LocalExecutor())` at the start of the program"
             )
         return self.attached
 
@@ -121,7 +123,8 @@ class Supervisor:
         """
         if _instance.attached is not None:
             raise ConfigurationError(
-                f"{_instance.attached!r} is attached already: use `Supervisor.instance`, or `Supervisor(...)` for one more"
+                f"{_instance.attached!r} is attached already: "
+                "use `Supervisor.instance`, or `Supervisor(...)` for one more"
             )
         made = cls(client, url=url, executor=executor, executors=executors, tasks=tasks, name=name, **options)
         _instance.attached = made
@@ -209,6 +212,8 @@ class Supervisor:
     def _endpoint(self) -> Endpoint:
         if self.location.deployment is Deployment.EMBEDDED and self._server is None:
             self._server = EmbeddedServer.acquire(self.location.mesh, persist=self.location.persist)
+        if self.location.deployment is Deployment.MEMORY and self._client is None:
+            self._client = memory_client()
         path = None if self._server is None else str(self._server.socket_path)
         return endpoint_of(self.location, self._client, path)
 

@@ -23,7 +23,7 @@ class Waiting:
         self._launcher = launcher
 
     async def start_all(self) -> None:
-        """Start every run that waits for nothing any more. Several services may do so at once: one of them starts it."""
+        """Start every run that waits for nothing any more. Several services may do so: one of them starts it."""
         cursor = b"0"
         while True:
             cursor, found = await self._shard.protocol.command("HSCAN", self._shard.keys.waiting, cursor, "COUNT", 100)

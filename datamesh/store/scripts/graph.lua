@@ -3,13 +3,17 @@
 -- One table per run holds what this call has read and what it is about to change: counters are summed in `delta` and
 -- written once, frames for run streams are kept until it is known whether an end marker goes with the last of them.
 --
+-- A script that fails is not undone. So before its first write it looks at every key that it may write to: `check` fails
+-- where something of another kind stands, and so does a plan that is gone. What follows cannot fail.
+--
 -- A frame on its way is {meta, lineages, values, mark}; meta is "<values> <attempt> <flags>".
--- In a work stream:  r run id, p plan digest, m "<node> <meta>", l lineages, v values, k mark (only if there is one)
+-- In a work stream:  r "<run id> <origin>", p plan digest, m "<node> <meta>", l lineages, v values, k mark (only if there is one)
 -- In a run stream:   n values, f flags, l lineages, v values; e end ("done" or a state), x failure
 -- In a backlog:      the four parts of a frame with their lengths in front
 local call = redis.call
 local WINDOW, MOVES = 16, 500
-local env = {}   -- members, windows, due, later, news, runs, ended, plans, run_prefix, now
+local COUNTS = {hash = 'HLEN', list = 'LLEN', stream = 'XLEN', zset = 'ZCARD'}
+local env = {}   -- windows, due, later, news, runs, ended, waiting, plans, run_prefix, now
 
 local function now_ms()
   local t = call('TIME')
@@ -32,16 +36,23 @@ local function unpack4(text)
   return string.sub(text, at, m - 1), string.sub(text, m, l - 1), string.sub(text, l, v - 1), string.sub(text, v, v + d - 1)
 end
 
+local checked = {}
+local function check(kind, key)
+  if checked[key] then return end
+  call(COUNTS[kind], key)
+  checked[key] = true
+end
+
 local touched, order = {}, {}
 
 local function load(run_key)
   local run = touched[run_key]
   if run then return run end
-  local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline')
+  local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline', 'origin')
   run = {
     key = run_key, id = string.sub(run_key, #env.run_prefix + 1), state = h[1], digest = h[2], level = h[3] or '',
-    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], plan = env.plans .. (h[2] or ''),
-    delta = {}, fields = {}, routes = {}, works = {}, queued = {}, waiting = {}, taps = {}, tapped = {},
+    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], origin = h[7] or '', plan = env.plans .. (h[2] or ''),
+    delta = {}, fields = {}, routes = {}, works = {}, queued = {}, waiting = {}, taps = {}, tapped = {}, shut = {},
   }
   touched[run_key] = run
   order[#order + 1] = run
@@ -60,10 +71,16 @@ local function event(run, kind, subject, text)
   end
 end
 
+local function plan_field(run, field)
+  local text = call('HGET', run.plan, field)
+  if not text then error('the plan of run ' .. run.id .. ' is gone') end
+  return text
+end
+
 local function work_of(run, node)
   local work = run.works[node]
   if not work then
-    work = call('HGET', run.plan, 'w' .. node) .. run.level
+    work = plan_field(run, 'w' .. node) .. run.level
     run.works[node] = work
   end
   return work
@@ -73,7 +90,7 @@ local function route_of(run, stream)
   local route = run.routes[stream]
   if route then return route end
   route = {}
-  local list = words(call('HGET', run.plan, 's' .. stream))
+  local list = words(plan_field(run, 's' .. stream))
   route.tap = list[1] == '1'
   for k = 2, #list, 2 do route[#route + 1] = {node = list[k], mode = list[k + 1]} end
   run.routes[stream] = route
@@ -94,14 +111,57 @@ local function queue_of(run, node)
   return run.queued[node]
 end
 
+-- Frames may be put before a node.
+local function check_node(run, node)
+  check('stream', work_of(run, node))
+  check('list', run.key .. ':b:' .. node)
+  if env.windows then window_of(work_of(run, node)) end   -- `end` puts nothing before a node
+end
+
+-- Frames may be published into a stream.
+local function check_stream(run, stream)
+  local route = route_of(run, stream)
+  if route.tap then check('stream', run.key .. ':s:' .. stream) end
+  for _, to in ipairs(route) do
+    if to.mode == 'each' then check_node(run, to.node) end
+  end
+end
+
+-- A waiting run has no plan yet.
+local function taps_of(run)
+  return words(run.digest and plan_field(run, 'taps') or call('HGET', run.key, 'taps'))
+end
+
+local function nodes_of(run)
+  return run.digest and tonumber(plan_field(run, 'nodes')) or 0
+end
+
+-- The run may end.
+local function check_end(run)
+  for _, stream in ipairs(taps_of(run)) do check('stream', run.key .. ':s:' .. stream) end
+  if run.listen then check('stream', run.key .. ':events') end
+  check('zset', env.ended)
+  check('stream', env.news)
+  check('zset', env.due)
+  check('hash', env.later)
+end
+
+-- A task may be done, and so anything that follows from it, up to the run.
+local function check_run(run)
+  if run.checked then return end
+  run.checked = true
+  check_end(run)
+  for node = 0, nodes_of(run) - 1 do check_node(run, tostring(node)) end
+end
+
 -- Put a frame into the node's work stream, past the window.
 local function deliver(run, node, meta, lineages, values, mark)
   local work = work_of(run, node)
   run.queued[node] = queue_of(run, node) + 1
   if mark == '' then
-    call('XADD', work, '*', 'r', run.id, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values)
+    call('XADD', work, '*', 'r', run.id .. ' ' .. run.origin, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values)
   else
-    call('XADD', work, '*', 'r', run.id, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values, 'k', mark)
+    call('XADD', work, '*', 'r', run.id .. ' ' .. run.origin, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values, 'k', mark)
   end
 end
 
@@ -121,6 +181,19 @@ local function enqueue(run, node, meta, lineages, values)
     deliver(run, node, meta, lineages, values, '')
   else
     call('RPUSH', run.key .. ':b:' .. node, pack(meta, lineages, values, ''))
+    run.waiting[node] = run.waiting[node] + 1
+  end
+end
+
+-- Put frames that were on their way before ahead of all that waits: {meta, lineages, values, mark}, in order.
+local function put_first(run, node, frames)
+  local k, room = 1, window_of(work_of(run, node)) - queue_of(run, node)
+  while k <= #frames and k <= room do
+    deliver(run, node, unpack(frames[k]))
+    k = k + 1
+  end
+  for rest = #frames, k, -1 do
+    call('LPUSH', run.key .. ':b:' .. node, pack(unpack(frames[rest])))
     run.waiting[node] = run.waiting[node] + 1
   end
 end
@@ -186,8 +259,24 @@ local function flush(run)
   run.taps, run.tapped = {}, {}
 end
 
+-- The run may take so long, from now on.
+local function set_deadline(run, ms)
+  run.deadline = env.now + ms
+  local name = 'deadline ' .. run.id
+  call('HSET', run.key, 'deadline', run.deadline)
+  call('ZADD', env.due, run.deadline, name)
+  call('HSET', env.later, name, 'deadline ' .. run.id .. ' 0 ' .. run.origin .. '\n')
+end
+
+-- The run waits no more: what was kept to start it goes.
+local function forget_wait(run)
+  call('HDEL', env.waiting, run.id)
+  for k = 0, tonumber(call('HGET', run.key, 'inputs') or 0) - 1 do call('UNLINK', run.key .. ':w:' .. k) end
+end
+
 -- The run is over: nothing of it outlives its retention.
 local function finish(run, state, failure)
+  if run.state == 'waiting' then forget_wait(run) end
   run.state = state
   call('HSET', run.key, 'state', state, 'ended', env.now)
   if failure ~= '' then call('HSET', run.key, 'failure', failure) end
@@ -195,16 +284,15 @@ local function finish(run, state, failure)
     call('ZREM', env.due, 'deadline ' .. run.id)
     call('HDEL', env.later, 'deadline ' .. run.id)
   end
-  local shape = call('HMGET', run.plan, 'taps', 'nodes')
-  if not run.digest then shape[1] = call('HGET', run.key, 'taps') end
-  for _, stream in ipairs(words(shape[1])) do
-    if state ~= 'done' and tonumber(call('HGET', run.key, 'c:' .. stream) or 1) > 0 then
+  for _, stream in ipairs(taps_of(run)) do
+    -- Also a run that is done may have an open input, if nobody needed the rest of it.
+    if tonumber(call('HGET', run.key, 'c:' .. stream) or 1) > 0 then
       call('XADD', run.key .. ':s:' .. stream, '*', 'n', 0, 'f', '-', 'l', '', 'v', '', 'e', state, 'x', failure)
     end
     call('PEXPIRE', run.key .. ':s:' .. stream, run.retention)
   end
   if state ~= 'done' then
-    for node = 0, tonumber(shape[2] or 0) - 1 do call('UNLINK', run.key .. ':b:' .. node) end
+    for node = 0, nodes_of(run) - 1 do call('UNLINK', run.key .. ':b:' .. node) end
     call('XADD', env.news, 'MAXLEN', '~', 1000, '*', 'kind', 'ended', 'run', run.id)
     call('PEXPIRE', env.news, 3600000)
   end
@@ -222,6 +310,10 @@ local function commit(run)
     local n = run.delta[field]
     local left = call('HINCRBY', run.key, field, n)
     if left == 0 and n ~= 0 and string.sub(field, 1, 2) == 'o:' then done[#done + 1] = string.sub(field, 3) end
+  end
+  for _, stream in ipairs(run.shut) do
+    call('HSET', run.key, 'c:' .. stream, 0)
+    close(run, stream, done)
   end
   while #done > 0 do complete(run, table.remove(done), done) end
   for node, n in pairs(run.queued) do call('HSET', run.key, 'q:' .. node, n) end

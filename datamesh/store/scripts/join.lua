@@ -1,7 +1,7 @@
 -- join: become a member, with a fresh id, and announce what it serves.
 --
 -- Guarantee: from here on entries that this member takes stay its own until its deadline. Work streams have their group.
--- Consumers that belong to no member are noted as orphans, so that somebody empties them.
+-- Consumers that belong to no member are noted as orphans, so that somebody empties them. Runs also when memory is out.
 --
 -- KEYS  members, services, windows, orphans, then the work streams that the member reads
 -- ARGV  member, lease in ms, former id ('' if none), announcement ("slots text": first word is the number of slots)
@@ -9,6 +9,14 @@
 local call = redis.call
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+
+-- Before the first write, because a script that fails is not undone: is everything of the kind that it should be?
+call('HLEN', KEYS[2])
+call('HLEN', KEYS[3])
+call('ZCARD', KEYS[4])
+for k = 5, #KEYS do call('XLEN', KEYS[k]) end
+
+call('ZREM', KEYS[1], '')   -- a first write that is allowed when memory is out; those that follow then are too
 call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
 if ARGV[3] ~= '' then call('ZREM', KEYS[1], ARGV[3]); call('HDEL', KEYS[2], ARGV[3]) end
 local names = {}
@@ -16,7 +24,7 @@ for k = 5, #KEYS do
   redis.pcall('XGROUP', 'CREATE', KEYS[k], 'g', '0', 'MKSTREAM')
   names[#names + 1] = KEYS[k]
   for _, c in ipairs(call('XINFO', 'CONSUMERS', KEYS[k], 'g')) do
-    if not call('ZSCORE', KEYS[1], c[2]) then call('SADD', KEYS[4], c[2] .. ' ' .. KEYS[k]) end
+    if not call('ZSCORE', KEYS[1], c[2]) then call('ZADD', KEYS[4], 'NX', now, c[2] .. ' ' .. KEYS[k]) end
   end
 end
 call('HSET', KEYS[2], ARGV[1], ARGV[4] .. '\n' .. table.concat(names, ' '))

@@ -4,12 +4,17 @@
 -- ARGV  member
 -- Returns  OK | ALREADY
 local call = redis.call
-if call('ZREM', KEYS[1], ARGV[1]) == 0 then return {'ALREADY'} end
+local WATCH = 15000   -- as in reap
+local t = call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local text = call('HGET', KEYS[2], ARGV[1])
+call('HLEN', KEYS[3])
+call('ZCARD', KEYS[4])
+if call('ZREM', KEYS[1], ARGV[1]) == 0 then return {'ALREADY'} end
 call('HDEL', KEYS[2], ARGV[1])
 local n, streams = string.match(text or '', '^(%d+)[^\n]*\n(.*)$')
 for work in string.gmatch(streams or '', '%S+') do
-  call('SADD', KEYS[4], ARGV[1] .. ' ' .. work)
+  call('ZADD', KEYS[4], now + WATCH, ARGV[1] .. ' ' .. work)
   local window = tonumber(call('HGET', KEYS[3], work) or 0)
   if window > 0 then call('HSET', KEYS[3], work, math.max(16, window - 2 * tonumber(n))) end
 end

@@ -1,30 +1,42 @@
 -- promote: deliver what has become due, at most 100 things: retries, and deadlines of runs.
 --
--- Guarantee: each is delivered once; what belongs to a run that is over is dropped.
+-- Guarantee: each is delivered once; what belongs to a run that is over is dropped. Runs also when memory is out.
 --
--- KEYS  windows, due, later, news, runs, ended
+-- KEYS  windows, due, later, news, runs, ended, waiting
 -- ARGV  plan prefix, run prefix
 -- Returns  number promoted, ms until the next is due (-1: nothing)
 env = {windows = KEYS[1], due = KEYS[2], later = KEYS[3], news = KEYS[4], runs = KEYS[5], ended = KEYS[6],
-       plans = ARGV[1], run_prefix = ARGV[2], now = now_ms()}
-local names = call('ZRANGEBYSCORE', env.due, '-inf', env.now, 'LIMIT', 0, 100)
-for _, name in ipairs(names) do
-  local body = call('HGET', env.later, name) or ''
-  local kind, id, node, rest = string.match(body, '^(%S+) (%S+) (%S+)\n(.*)$')
-  if kind then
-    local run = load(env.run_prefix .. id)
-    if run.state == 'open' and kind == 'retry' then
-      add(run, 'r:' .. node, -1)
-      deliver(run, node, unpack4(rest))
-    elseif run.state == 'open' and kind == 'deadline' and not run.ending then
-      run.ending = 'timeout'
-    end
+       waiting = KEYS[7], plans = ARGV[1], run_prefix = ARGV[2], now = now_ms()}
+
+-- Read what is due under a name, and look at all that it may write to. Only a retry is returned.
+local function read_due(name)
+  local kind, id, node, origin, frame = string.match(call('HGET', env.later, name) or '', '^(%S+) (%S+) (%S+) (%S*)\n(.*)$')
+  if not kind then return end
+  local run = load(env.run_prefix .. id)
+  if run.origin ~= origin then return end
+  if kind == 'deadline' and (run.state == 'open' or run.state == 'waiting') then
+    check_end(run)
+    check('hash', env.waiting)
+    run.ending = 'timeout'
+  elseif kind == 'retry' and run.state == 'open' then
+    check_node(run, node)
+    return {run = run, node = node, frame = frame}
   end
+end
+
+local names, retries = call('ZRANGEBYSCORE', env.due, '-inf', env.now, 'LIMIT', 0, 100), {}
+for _, name in ipairs(names) do retries[#retries + 1] = read_due(name) end
+
+for _, name in ipairs(names) do
   call('ZREM', env.due, name)
   call('HDEL', env.later, name)
 end
+for _, retry in ipairs(retries) do
+  add(retry.run, 'r:' .. retry.node, -1)
+  put_first(retry.run, retry.node, {{unpack4(retry.frame)}})
+end
 for _, run in ipairs(order) do
-  if run.state == 'open' then commit(run) end
+  if run.state == 'open' or run.ending then commit(run) end
 end
 local first = call('ZRANGE', env.due, 0, 0, 'WITHSCORES')
 local due = -1

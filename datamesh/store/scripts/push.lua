@@ -10,11 +10,11 @@
 env = {windows = KEYS[2], due = KEYS[3], later = KEYS[4], news = KEYS[5], runs = KEYS[6], ended = KEYS[7],
        plans = ARGV[1], run_prefix = ARGV[2], now = now_ms()}
 local run, stream = load(KEYS[1]), ARGV[3]
-if run.state == 'waiting' then return {'WAITING', 0} end
-if run.state ~= 'open' then return {'GONE', 0} end
 local writer = 'p:' .. stream .. ':' .. ARGV[4]
 local last = tonumber(call('HGET', run.key, writer) or 0)
 if last >= tonumber(ARGV[5]) then return {'ALREADY', 0} end
+if run.state == 'waiting' then return {'WAITING', 0} end
+if run.state ~= 'open' then return {'GONE', 0} end
 if tonumber(call('HGET', run.key, 'c:' .. stream) or 0) == 0 then return {'CLOSED', 0} end
 
 -- One segment [first, n] as MessagePack: an array of one array of two unsigned integers, of 64 and of 32 bits.
@@ -24,6 +24,8 @@ local function span(first, n)
   return '\145\146\207' .. string.char(unpack(bytes)) .. string.char(206, 0, 0, math.floor(n / 256), n % 256)
 end
 
+check_stream(run, stream)
+if ARGV[6] == '1' then check_run(run) end
 call('HSET', run.key, writer, ARGV[5])
 local place = tonumber(call('HGET', run.key, 'v:' .. stream) or 0)
 for k = 0, tonumber(ARGV[7]) - 1 do
@@ -32,16 +34,7 @@ for k = 0, tonumber(ARGV[7]) - 1 do
   publish(run, stream, n, ARGV[a + 1], span(place, n), ARGV[a + 2])
   place = place + n
 end
-if ARGV[6] == '1' then
-  call('HSET', run.key, 'c:' .. stream, 0)
-  for _, to in ipairs(route_of(run, stream)) do
-    if to.mode == 'each' then add(run, 'o:' .. to.node, -1) end
-    if to.mode == 'wait' then
-      if call('HINCRBY', run.key, 'i:' .. to.node, -1) == 0 then deliver(run, to.node, '0 1 -', '', '', '') end
-    end
-  end
-  if route_of(run, stream).tap then tap(run, stream).closed = true end
-end
+if ARGV[6] == '1' then run.shut[1] = stream end
 commit(run)
 local most = 0
 for _, to in ipairs(route_of(run, stream)) do

@@ -2,23 +2,24 @@
 --
 -- Guarantee: exactly one attempt of a delivery is settled. Its acknowledgement, outputs, counters, retries and the ends
 -- of streams that follow appear together. A caller that is no member changes nothing. The same call may be repeated.
+-- Runs also when memory is out, because it frees some.
 --
 -- KEYS  members, windows, marks, due, later, dead, news, runs, ended
 -- ARGV  member, plan prefix, run prefix, number of items, then for each item:
---         work stream, entry id, run key, node, step, mark,
+--         work stream, entry id, run key, origin, node, step, mark,
 --         done, skipped, buried, failure ('' or the failure that ends the run),
 --         number of frames,    then each: stream, values, flags, lineages, values
 --         number of retries,   then each: delay in ms, meta, lineages, values, mark
 --         number given back,   then each: meta, lineages, values, mark
 --         number of buried,    then each: meta, lineages, values, reason
 --       step 0 ends the delivery; step k > 0 is its k-th advance and leaves it with this member, with `mark` kept.
+--       The origin tells this run from an earlier one of the same id, whose deliveries may still be met.
 -- Returns  FENCED, or for each item: status (OK, ALREADY, GONE), open values of the fullest task that it fed
 if not call('ZSCORE', KEYS[1], ARGV[1]) then return {'FENCED'} end
 env = {windows = KEYS[2], due = KEYS[4], later = KEYS[5], news = KEYS[7], runs = KEYS[8], ended = KEYS[9],
        plans = ARGV[2], run_prefix = ARGV[3], now = now_ms()}
 local marks, dead = KEYS[3], KEYS[6]
 local at = 5
-local reply = {}
 
 local function take(n)
   at = at + n
@@ -26,85 +27,131 @@ local function take(n)
 end
 
 local function rows(width)
-  local n = tonumber(take(1))
-  local first = at
-  at = at + n * width
-  return n, first
+  local n, first = tonumber(ARGV[at]), at + 1
+  at = first + n * width
+  return {n = n, first = first, last = at - width}
+end
+
+local function read_item()
+  local item, run_key = {}, nil
+  item.work, item.id, run_key, item.origin, item.node, item.step, item.mark = take(7)
+  item.finished, item.skipped, item.buried, item.failure = take(4)
+  item.finished, item.skipped, item.buried = tonumber(item.finished), tonumber(item.skipped), tonumber(item.buried)
+  item.run, item.step, item.terminal = load(run_key), tonumber(item.step), item.finished + item.skipped + item.buried
+  item.frames, item.retries, item.returned, item.dead = rows(5), rows(5), rows(4), rows(4)
+  return item
+end
+
+-- Look at all that the item may write to; `spent` sums what is taken from each task.
+local function check_item(item, spent)
+  local run, node = item.run, item.node
+  check('stream', item.work)
+  if run.state ~= 'open' then return end
+  check_node(run, node)
+  for k = item.frames.first, item.frames.last, 5 do check_stream(run, ARGV[k]) end
+  if item.retries.n > 0 then
+    check('zset', env.due)
+    check('hash', env.later)
+  end
+  if item.dead.n > 0 then check('stream', dead) end
+  local task = run.key .. ' ' .. node
+  spent[task] = (spent[task] or tonumber(call('HGET', run.key, 'o:' .. node) or 0)) - item.terminal
+  if item.failure ~= '' or spent[task] <= 0 then check_run(run) end
 end
 
 -- May this item be applied? Ends or keeps the delivery accordingly.
-local function admit(run, work, id, step, mark)
-  local field = work .. ' ' .. id
-  if step == 0 then
-    if call('XACK', work, 'g', id) == 0 then return 'ALREADY' end
-    call('XDEL', work, id)
+local function admit(item)
+  local run, field = item.run, item.work .. ' ' .. item.id
+  local alive = run.state == 'open' and run.origin == item.origin
+  if item.step == 0 then
+    if call('XACK', item.work, 'g', item.id) == 0 then return 'ALREADY' end
+    call('XDEL', item.work, item.id)
     call('HDEL', marks, field)
-    if run.state == 'open' then return 'OK' end
-    return 'GONE'
+    return alive and 'OK' or 'GONE'
   end
-  if run.state ~= 'open' then return 'GONE' end
+  if not alive then return 'GONE' end
   local kept = call('HGET', marks, field)
-  if kept and tonumber(string.match(kept, '^%d+')) >= step then return 'ALREADY' end
-  if #call('XPENDING', work, 'g', id, id, 1, ARGV[1]) == 0 then return 'GONE' end
-  call('HSET', marks, field, step .. ' ' .. mark)
+  if kept and tonumber(string.match(kept, '^%d+')) >= item.step then return 'ALREADY' end
+  local held = redis.pcall('XPENDING', item.work, 'g', item.id, item.id, 1, ARGV[1])
+  if held.err or #held == 0 then return 'GONE' end
+  call('HSET', marks, field, item.step .. ' ' .. item.mark)
   return 'OK'
 end
 
-for item = 1, tonumber(ARGV[4]) do
-  local work, id, run_key, node, step, mark = take(6)
-  local finished, skipped, buried, failure = take(4)
-  step = tonumber(step)
-  local run = load(run_key)
-  local status = admit(run, work, id, step, mark)
-  local ok = status == 'OK'
-  local fed = {}
-
-  local n, first = rows(5)
-  if ok then
-    for k = first, first + 5 * (n - 1), 5 do
-      publish(run, ARGV[k], tonumber(ARGV[k + 1]), ARGV[k + 2], ARGV[k + 3], ARGV[k + 4])
-      fed[ARGV[k]] = true
-    end
+local function publish_all(item)
+  item.fed = {}
+  for k = item.frames.first, item.frames.last, 5 do
+    publish(item.run, ARGV[k], tonumber(ARGV[k + 1]), ARGV[k + 2], ARGV[k + 3], ARGV[k + 4])
+    item.fed[ARGV[k]] = true
   end
-  n, first = rows(5)
-  if ok then
-    for k = 0, n - 1 do
-      local a, name = first + 5 * k, work .. ' ' .. id .. ' ' .. step .. ' ' .. k
-      call('ZADD', env.due, env.now + tonumber(ARGV[a]), name)
-      call('HSET', env.later, name, 'retry ' .. run.id .. ' ' .. node .. '\n'
-        .. pack(ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]))
-    end
-    if n > 0 then add(run, 'r:' .. node, n) end
-  end
-  n, first = rows(4)
-  if ok then
-    for k = first, first + 4 * (n - 1), 4 do deliver(run, node, ARGV[k], ARGV[k + 1], ARGV[k + 2], ARGV[k + 3]) end
-  end
-  n, first = rows(4)
-  if ok then
-    for k = first, first + 4 * (n - 1), 4 do
-      call('XADD', dead, 'MAXLEN', '~', 100000, '*', 'r', run.id, 'p', run.digest, 'm', node .. ' ' .. ARGV[k],
-        'l', ARGV[k + 1], 'v', ARGV[k + 2], 'x', ARGV[k + 3])
-    end
-    finished, skipped, buried = tonumber(finished), tonumber(skipped), tonumber(buried)
-    if finished > 0 then add(run, 'd:' .. node, finished) end
-    if skipped > 0 then add(run, 'k:' .. node, skipped) end
-    if buried > 0 then add(run, 'x:' .. node, buried) end
-    add(run, 'o:' .. node, -(finished + skipped + buried))
-    if step == 0 then
-      queue_of(run, node)
-      run.queued[node] = run.queued[node] - 1
-      run.freed = run.freed or {}
-      run.freed[node] = true
-    end
-    if failure ~= '' and not run.ending then
-      run.ending, run.failure = 'failed', failure
-      add(run, 'f:' .. node, 1)
-    end
-  end
-  reply[#reply + 1] = {status, run, fed}
 end
 
+local function schedule(item)
+  local run, place = item.run, 0
+  for k = item.retries.first, item.retries.last, 5 do
+    local name = item.work .. ' ' .. item.id .. ' ' .. item.step .. ' ' .. place
+    call('ZADD', env.due, env.now + tonumber(ARGV[k]), name)
+    call('HSET', env.later, name, 'retry ' .. run.id .. ' ' .. item.node .. ' ' .. run.origin .. '\n'
+      .. pack(ARGV[k + 1], ARGV[k + 2], ARGV[k + 3], ARGV[k + 4]))
+    place = place + 1
+  end
+  if place > 0 then add(run, 'r:' .. item.node, place) end
+end
+
+local function give_back(item)
+  local frames = {}
+  for k = item.returned.first, item.returned.last, 4 do
+    frames[#frames + 1] = {ARGV[k], ARGV[k + 1], ARGV[k + 2], ARGV[k + 3]}
+  end
+  put_first(item.run, item.node, frames)
+end
+
+local function bury(item)
+  local run = item.run
+  for k = item.dead.first, item.dead.last, 4 do
+    call('XADD', dead, 'MAXLEN', '~', 100000, '*', 'r', run.id, 'p', run.digest, 'm', item.node .. ' ' .. ARGV[k],
+      'l', ARGV[k + 1], 'v', ARGV[k + 2], 'x', ARGV[k + 3])
+  end
+end
+
+local function count(item)
+  local run, node = item.run, item.node
+  if item.finished > 0 then add(run, 'd:' .. node, item.finished) end
+  if item.skipped > 0 then add(run, 'k:' .. node, item.skipped) end
+  if item.buried > 0 then add(run, 'x:' .. node, item.buried) end
+  if item.terminal > 0 then add(run, 'o:' .. node, -item.terminal) end
+  if item.failure ~= '' and not run.ending then
+    run.ending, run.failure = 'failed', item.failure
+    add(run, 'f:' .. node, 1)
+  end
+end
+
+local function apply(item)
+  local run, node = item.run, item.node
+  if item.step == 0 then
+    run.queued[node] = queue_of(run, node) - 1
+    run.freed = run.freed or {}
+    run.freed[node] = true
+  end
+  publish_all(item)
+  schedule(item)
+  if item.returned.n > 0 then give_back(item) end
+  bury(item)
+  count(item)
+end
+
+local items, spent = {}, {}
+for k = 1, tonumber(ARGV[4]) do
+  items[k] = read_item()
+  check_item(items[k], spent)
+end
+
+-- The first write is one that is allowed when memory is out; those that follow then are too.
+call('HDEL', marks, '')
+for _, item in ipairs(items) do
+  item.status = admit(item)
+  if item.status == 'OK' then apply(item) end
+end
 for _, run in ipairs(order) do
   if run.state == 'open' then
     for node in pairs(run.freed or {}) do move_up(run, node) end
@@ -113,15 +160,13 @@ for _, run in ipairs(order) do
 end
 
 local answer = {}
-for k, r in ipairs(reply) do
+for k, item in ipairs(items) do
   local most = 0
-  if r[1] == 'OK' then
-    for stream in pairs(r[3]) do
-      for _, to in ipairs(route_of(r[2], stream)) do
-        if to.mode == 'each' then most = math.max(most, tonumber(call('HGET', r[2].key, 'o:' .. to.node) or 0)) end
-      end
+  for stream in pairs(item.fed or {}) do
+    for _, to in ipairs(route_of(item.run, stream)) do
+      if to.mode == 'each' then most = math.max(most, tonumber(call('HGET', item.run.key, 'o:' .. to.node) or 0)) end
     end
   end
-  answer[2 * k - 1], answer[2 * k] = r[1], most
+  answer[2 * k - 1], answer[2 * k] = item.status, most
 end
 return answer

@@ -1,6 +1,7 @@
 -- take: take entries from several work streams without waiting, never more in all than there are free slots.
 --
 -- Guarantee: COUNT of a plain read is for each stream; here it is for all together. Streams come in the order given.
+-- An error of one stream never hides what others gave: it is told when nothing was taken before.
 --
 -- KEYS  members, then work streams
 -- ARGV  member, most entries in all, then the most for each stream
@@ -11,13 +12,15 @@ local reply, left = {'OK'}, tonumber(ARGV[2])
 for k = 2, #KEYS do
   if left <= 0 then break end
   local n = math.min(left, tonumber(ARGV[k + 1]))
-  local got = n > 0 and call('XREADGROUP', 'GROUP', 'g', ARGV[1], 'COUNT', n, 'STREAMS', KEYS[k], '>')
-  if got then
-    for _, entry in ipairs(got[1][2]) do
-      local at = #reply
-      reply[at + 1], reply[at + 2], reply[at + 3] = KEYS[k], entry[1], entry[2]
-      left = left - 1
-    end
+  local got = n > 0 and redis.pcall('XREADGROUP', 'GROUP', 'g', ARGV[1], 'COUNT', n, 'STREAMS', KEYS[k], '>')
+  if got and got.err then
+    if #reply == 1 then return got end
+    break
+  end
+  for _, entry in ipairs(got and got[1] and got[1][2] or {}) do
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = KEYS[k], entry[1], entry[2]
+    left = left - 1
   end
 end
 return reply

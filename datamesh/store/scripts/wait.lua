@@ -1,24 +1,33 @@
 -- wait: record a run whose tasks nobody has announced yet, with its inputs, so that it starts when they appear.
 --
 -- Guarantee: recorded once, all of it or nothing; a repeated call is OK. Submit takes over from the state `waiting`.
+-- Refused when memory is out.
 --
--- KEYS  run, runs, waiting, then the staged inputs in order
--- ARGV  run id, origin, retention in ms, request (what submit needs later), indexes of streams that are read, level
+-- KEYS  run, due, later, news, runs, ended, waiting, then the staged inputs in order
+-- ARGV  plan prefix, run prefix, origin, retention in ms, request (what submit needs later), indexes of streams that are
+--         read, level, deadline in ms from now (0: none)
 -- Returns  OK | EXISTS state | GONE (something staged was lost)
-local call = redis.call
-local known = call('HMGET', KEYS[1], 'state', 'origin')
-if known[1] then return {known[2] == ARGV[2] and 'OK' or 'EXISTS', known[1]} end
-for k = 4, #KEYS do
+env = {due = KEYS[2], later = KEYS[3], news = KEYS[4], runs = KEYS[5], ended = KEYS[6], waiting = KEYS[7],
+       plans = ARGV[1], run_prefix = ARGV[2], now = now_ms()}
+local run = load(KEYS[1])
+if run.state then return {run.origin == ARGV[3] and 'OK' or 'EXISTS', run.state} end
+for k = 8, #KEYS do
   if call('EXISTS', KEYS[k]) == 0 then return {'GONE'} end
 end
-local t = call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-call('HSET', KEYS[1], 'state', 'waiting', 'origin', ARGV[2], 'retention', ARGV[3], 'request', ARGV[4], 'taps', ARGV[5],
-  'level', ARGV[6], 'inputs', #KEYS - 3, 'started', now)
-for k = 4, #KEYS do
-  call('RENAME', KEYS[k], KEYS[1] .. ':w:' .. (k - 4))
-  call('PERSIST', KEYS[1] .. ':w:' .. (k - 4))
+check('zset', env.runs)
+check('hash', env.waiting)
+check('zset', env.due)
+check('hash', env.later)
+call('HSET', run.key, 'state', 'waiting', 'origin', ARGV[3], 'retention', ARGV[4], 'request', ARGV[5], 'taps', ARGV[6],
+  'level', ARGV[7], 'inputs', #KEYS - 7, 'started', env.now)
+for k = 8, #KEYS do
+  local key = run.key .. ':w:' .. (k - 8)
+  call('RENAME', KEYS[k], key)
+  call('PERSIST', key)
 end
-call('ZADD', KEYS[2], now, ARGV[1])
-call('HSET', KEYS[3], ARGV[1], ARGV[4])
+call('PERSIST', run.key .. ':blobs')
+call('ZADD', env.runs, env.now, run.id)
+call('HSET', env.waiting, run.id, ARGV[5])
+run.origin = ARGV[3]
+if tonumber(ARGV[8]) > 0 then set_deadline(run, tonumber(ARGV[8])) end
 return {'OK', 'waiting'}
