@@ -45,7 +45,7 @@ class Emission:
         """Return a pair (output, value) for each value returned.
 
         A tuple or list of nothing but `IOVal`s is several values, any other one is a single value. An empty one is a
-        value if the task has one output, else none.
+        value if the task has one output and its function does not promise `IOVal`s alone, else none.
 
         Raises:
             MismatchedIOError: As for `output_of`.
@@ -58,5 +58,6 @@ class Emission:
 
     def _is_several(self, result: tuple[Any, ...] | list[Any]) -> bool:
         if not result:
-            return self._single is None
+            # An annotation that promises `IOVal`s alone leaves no room for an empty list as a value.
+            return self._single is None or not self._none_is_value
         return all(isinstance(item, IOVal) for item in result)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from datamesh.errors import ConfigurationError
+from datamesh.model.placement import Placement
 from datamesh.model.policies import Batch, Retry
 
 OnError = Literal["fail", "skip", "dead"]
@@ -27,8 +28,8 @@ class Options:
         batch: How values are grouped for one invocation.
         on_error: What a failure, after all attempts, does: "fail" ends the run, "skip" drops the value, "dead" keeps it
             as a dead letter and goes on.
-        requires: Placement expression over the labels of supervisors.
-        cache: What is remembered of earlier invocations.
+        requires: Placement expression over the labels of supervisors; see `Placement`.
+        cache: Reserved; this version remembers no results and refuses it.
 
     Raises:
         ConfigurationError: A value is of the wrong type or out of range.
@@ -51,6 +52,9 @@ class Options:
         self._check("batch", _is_optional(self.batch, Batch), "a Batch, like `Batch(max_size=32)`")
         self._check("on_error", self.on_error in get_args(OnError), f"one of {', '.join(get_args(OnError))}")
         self._check("requires", _is_optional(self.requires, str) and self.requires != "", "an expression, as text")
+        if self.requires is not None:
+            Placement.parse(self.requires)
+        self._check("cache", self.cache is None, "nothing: this version has no cache of results yet")
 
     @classmethod
     def read(cls, given: Mapping[str, Any], *, task: str) -> Options:
