@@ -1,0 +1,57 @@
+"""`datamesh worker`: a service as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from typing import Annotated
+
+import typer
+
+from datamesh.cli.options import Mesh, Url
+from datamesh.cli.target import supervisor_of
+from datamesh.errors import ConfigurationError
+from datamesh.observe.logs import LogFormat, LogLevel, write_logs
+from datamesh.settings import PREFIX
+from datamesh.store.locate import redacted
+from datamesh.supervise.supervisor import Supervisor
+
+
+def worker(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:SUPERVISOR", help="A Supervisor, or a function that returns one.")
+    ],
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Invocations at once.")] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="Lines for people, or JSON.")] = LogFormat.CONSOLE,
+    log_level: Annotated[LogLevel, typer.Option(help="From which level on.")] = LogLevel.INFO,
+    url: Url = None,
+    mesh: Mesh = None,
+) -> None:
+    """Serve the tasks of MODULE until SIGTERM or SIGINT.
+
+    Then it drains: takes nothing more, finishes what it has begun within the grace period (DATAMESH_GRACE, 25 s), gives
+    back the rest and exits with 0. A second signal ends it at once, with 130; what it held is taken over by others.
+    """
+    write_logs(log_format, log_level)
+    _put_in_environment("URL", url)
+    _put_in_environment("MESH", mesh)
+    supervisor = supervisor_of(target)
+    _check(target, supervisor, url, mesh)
+    if concurrency is not None:
+        supervisor.settings = dataclasses.replace(supervisor.settings, concurrency=concurrency)
+    asyncio.run(supervisor.serve())
+
+
+def _put_in_environment(name: str, value: str | None) -> None:
+    """Before the module is imported, which reads it when it makes its supervisor."""
+    if value is not None:
+        os.environ[PREFIX + name] = value
+
+
+def _check(target: str, supervisor: Supervisor, url: str | None, mesh: str | None) -> None:
+    """An option that the module's own code overrules would leave people looking for their service in vain."""
+    if mesh is not None and supervisor.settings.mesh != mesh:
+        raise ConfigurationError(f"{target} sets mesh={supervisor.settings.mesh!r} itself: leave out --mesh {mesh}")
+    if url is not None and supervisor.location.source in ("client", "url"):
+        raise ConfigurationError(f"{target} chooses its Redis itself: leave out --url {redacted(url)}")
