@@ -310,7 +310,7 @@ class StoreUnavailableError(StoreError):
         self.where = where
         self.problem = problem
         self.fix = fix
-        super().__init__(f"{where}: {problem}. {fix}")
+        super().__init__(f"{where}: {problem.rstrip('.')}. {fix}")
 
 
 class ProtocolMismatchError(StoreError):

@@ -1,4 +1,7 @@
-"""Settings: the options of a supervisor, from arguments and from the environment. The one place that reads `os.environ`."""
+"""Settings: the options of a supervisor, from arguments and from the environment.
+
+The one place that reads `DATAMESH_*` there.
+"""
 
 from __future__ import annotations
 

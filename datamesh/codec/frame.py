@@ -67,10 +67,19 @@ def slice_payload(payload: bytes, keep: Sequence[int]) -> bytes:
     Raises:
         TamperedDataError: `payload` is no values block, or has no value at one of the places.
     """
-    ranges = list(_ranges(payload))
-    if any(not 0 <= index < len(ranges) for index in keep):
-        raise TamperedDataError(where=_VALUES, problem=f"there are {len(ranges)}, but not all of {list(keep)[:20]}")
-    return array_of([payload[slice(*ranges[index])] for index in keep])
+    parts = parts_of(payload)
+    if any(not 0 <= index < len(parts) for index in keep):
+        raise TamperedDataError(where=_VALUES, problem=f"there are {len(parts)}, but not all of {list(keep)[:20]}")
+    return array_of([parts[index] for index in keep])
+
+
+def parts_of(payload: bytes) -> list[bytes]:
+    """Return the values of a values block as they stand there, still packed or as references.
+
+    Raises:
+        TamperedDataError: `payload` is no values block.
+    """
+    return [payload[start:end] for start, end in _ranges(payload)]
 
 
 def references(payload: bytes) -> list[BlobRef]:

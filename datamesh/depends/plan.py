@@ -88,6 +88,21 @@ class ArgumentPlan:
             return self.under(run.overrides)._solve_now(run, context)
         return self._solve_now(run, context)
 
+    def is_ready(self, run: RunScope) -> bool:
+        """Tell whether `solve_now` would answer, without calling anything.
+
+        Args:
+            run: The run's scope.
+        """
+        plan = self.under(run.overrides)
+        return plan._is_immediate and all(
+            key in (run.service.values if is_of_service else run.values) for is_of_service, key, _ in plan._lasting
+        )
+
+    def is_immediate(self, run: RunScope) -> bool:
+        """Tell whether `solve_now` answers once the values that outlast an invocation are built."""
+        return self.under(run.overrides)._is_immediate
+
     def _solve_now(self, run: RunScope, context: Context | None) -> dict[str, Any] | None:
         if not self._is_immediate:
             return None

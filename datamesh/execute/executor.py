@@ -13,8 +13,8 @@ R = TypeVar("R")
 class Executor(ABC):
     """The interface to write another executor.
 
-    Asynchronous functions always run on the event loop of their supervisor. What an executor decides is where synchronous
-    ones do, and so how many of them at once.
+    Asynchronous functions always run on the event loop of their supervisor. What an executor decides is where
+    synchronous ones do, and so how many of them at once.
     """
 
     @abstractmethod

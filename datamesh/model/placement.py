@@ -14,6 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datamesh.errors import ConfigurationError
 
@@ -22,7 +23,7 @@ Test = Callable[[Labels], bool]
 
 _TOKEN = re.compile(r"""\s*(?:(<=|>=|!=|==|=|<|>|\(|\)|,)|("[^"]*"|'[^']*')|([A-Za-z0-9_.+:/-]+))""")
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
-_OPERATORS: Mapping[str, Callable[[object, object], bool]] = {
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
     ">=": operator.ge,
 }  # fmt: skip

@@ -116,18 +116,23 @@ async def _open(kind: type[AbstractConnection], options: Mapping[str, Any], wher
     )
     try:
         await connection.connect()
-    except (AuthenticationError, ResponseError) as error:
-        raise StoreUnavailableError(
-            where=where,
-            problem=f"the server refuses us: {error}",
-            fix="Check user name and password in the URL or client",
-        ) from error
-    except ssl.SSLError as error:
-        raise StoreUnavailableError(
-            where=where,
-            problem=f"TLS failed: {error}",
-            fix="Check the certificates (`ssl_ca_certs=`) and the scheme rediss://",
-        ) from error
+    except (RedisError, OSError) as error:
+        await connection.disconnect(nowait=True)
+        # What the server or TLS said stands behind an error of the client's own.
+        for said in (error, error.__cause__, error.__context__):
+            if isinstance(said, AuthenticationError | ResponseError):
+                raise StoreUnavailableError(
+                    where=where,
+                    problem=f"the server refuses us: {said}",
+                    fix="Check user name, password and database in the URL or client",
+                ) from error
+            if isinstance(said, ssl.SSLError):
+                raise StoreUnavailableError(
+                    where=where,
+                    problem=f"TLS failed: {said}",
+                    fix="Check the certificates (`ssl_ca_certs=`) and the scheme rediss://",
+                ) from error
+        raise
     return connection
 
 

@@ -174,6 +174,8 @@ class Link:
                 future.set_exception(error)
         if connection is not None and connection._writer is not None:
             connection._writer.close()
+            # It would warn, when it is collected, of a socket that nobody had closed.
+            connection._reader = connection._writer = None
         if self._reading is not None and self._reading is not asyncio.current_task():
             self._reading.cancel()
         self._reading = None

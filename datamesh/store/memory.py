@@ -34,5 +34,6 @@ def memory_client(*, sharing: Redis | None = None) -> Redis:
             where="memory://", problem=f"{error.name} is not installed", fix='Run `pip install "fakeredis[lua]"`'
         ) from error
     store: Any = sharing.connection_pool.connection_kwargs["server"] if sharing else fakeredis.FakeServer()
-    client: Redis = fakeredis.FakeAsyncRedis(server=store)
+    # RESP2, as on the links to a server: RESP3 gives some replies another shape.
+    client: Redis = fakeredis.FakeAsyncRedis(server=store, protocol=2)
     return client

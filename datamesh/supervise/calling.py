@@ -25,8 +25,22 @@ class Calling:
         self._scope = scope
         self._plan = served.binding.plan
         self._timeout = served.binding.options.timeout
-        self.is_plain = self._plan.is_empty and self._timeout is None
-        """Whether the function may be called with its inputs alone."""
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether a thread may call it for one value after another, once `is_ready`."""
+        return self._timeout is None and self._plan.is_immediate(self._scope)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything that outlasts an invocation is built, so that `arguments_now` answers."""
+        return self._plan.is_ready(self._scope)
+
+    def arguments_now(self, context: Context | None) -> Arguments | None:
+        """The arguments besides the inputs, if nothing has to be awaited or cleaned up for them; from any thread."""
+        if self._timeout is not None:
+            return None
+        return {} if self._plan.is_empty else self._plan.solve_now(self._scope, context)
 
     async def result(self, inputs: Arguments, context: Context | None) -> list[Pair]:
         """Call a function that returns; give what it returned as pairs of output and value.

@@ -19,6 +19,7 @@ from datamesh.store.frames import Status
 from datamesh.store.streams import fetch_blobs
 from datamesh.supervise.delivery_run import DeliveryRun
 from datamesh.supervise.progress import Given, placed
+from datamesh.supervise.thread_feed import Pair
 
 _TURN = 0.02
 """Seconds that a frame should take, and that values may wait behind others of their frame."""
@@ -43,7 +44,9 @@ class EachRun(DeliveryRun):
         await self._decode()
         self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
         try:
-            if self._calling.is_plain and self.served.binding.form is Form.FUNCTION:
+            if self.served.binding.form is Form.FUNCTION and self._calling.takes_frames:
+                while self._pending and not self._calling.is_ready:
+                    await self._invoke(self._pending.popleft())
                 await self._in_thread()
             else:
                 await self._runner()
@@ -123,18 +126,22 @@ class EachRun(DeliveryRun):
         try:
             if binding.form.is_generator:
                 await self._generate(index)
-            elif self._calling.is_plain and binding.form is Form.COROUTINE:
-                result = await binding.function(**{self._parameter: self._values[index]})
-                self.progress.finish(index, placed(binding.outputs_of(result), whole=False))
             else:
-                pairs = await self._calling.result({self._parameter: self._values[index]}, self.context())
-                self.progress.finish(index, placed(pairs, whole=False))
+                self.progress.finish(index, placed(await self._result(index), whole=False))
         except asyncio.CancelledError:
             if self.is_released or self.is_cancelled or self.status is not Status.OK or _is_being_cancelled():
                 raise
             self.progress.fail(index, asyncio.CancelledError("the function was cancelled from within"))
         except (Exception, SystemExit) as error:
             self.progress.fail(index, error)
+
+    async def _result(self, index: int) -> list[Pair]:
+        binding, inputs, context = self.served.binding, {self._parameter: self._values[index]}, self.context()
+        if binding.form is Form.COROUTINE:
+            given = self._calling.arguments_now(context)
+            if given is not None:
+                return binding.outputs_of(await binding.function(**inputs, **given))
+        return await self._calling.result(inputs, context)
 
     async def _generate(self, index: int) -> None:
         emitter = self.progress.emitter(index)
@@ -163,7 +170,8 @@ class EachRun(DeliveryRun):
         binding, parameter = self.served.binding, self._parameter
         while (index := self._next()) is not None:
             try:
-                result = binding.function(**{parameter: self._values[index]})
+                given = self._calling.arguments_now(self.context()) or {}
+                result = binding.function(**{parameter: self._values[index]}, **given)
                 self._outcomes.append((index, placed(binding.outputs_of(result), whole=False)))
             except (Exception, SystemExit) as error:
                 self._outcomes.append((index, error))

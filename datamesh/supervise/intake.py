@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from datamesh.errors import DatameshError, StoreError
+from datamesh.errors import StoreError
 from datamesh.store.blocked import BlockedRead
 from datamesh.store.frames import Delivery, delivery_of
 from datamesh.store.keys import GROUP
@@ -87,8 +87,9 @@ class Intake:
                 await asyncio.sleep(_PAUSE * (1 + random.random()))
             except ReplyError as error:
                 await self._mend(error)
-            except DatameshError:
-                _log.exception("an entry could not be read")
+            except Exception:
+                # Whatever it is, a supervisor that looks alive and takes nothing would be worse.
+                _log.exception("an entry could not be taken")
                 await asyncio.sleep(_PAUSE)
 
     async def _take(self) -> None:

@@ -153,18 +153,21 @@ class Launcher:
         self._plans = plans
         self._contracts = contracts
 
-    async def launch(self, launch: Launch) -> tuple[str, BoundPlan | None]:
-        """Record a run, or find that it exists; returns its state and, unless it waits, its plan.
+    async def launch(self, launch: Launch) -> tuple[str, bool]:
+        """Record a run, or find that it exists.
+
+        Returns:
+            Its state, and whether it is what `launch` asks for: the same plan, with the same streams kept for readers.
 
         Raises:
             StoreUnavailableError: The store cannot be reached.
         """
         modes = await self.modes(launch.plan)
         if modes is None:
-            state = await self._wait(launch)
+            status, state = await self._wait(launch)
             # A service may have announced the last task between our look and our record.
-            if state != "waiting" or (modes := await self.modes(launch.plan)) is None:
-                return state, None
+            if status == "EXISTS" or (modes := await self.modes(launch.plan)) is None:
+                return state, status == "OK"
         return await self.start(launch, modes)
 
     async def modes(self, plan: Plan) -> Mapping[str, Mode] | None:
@@ -173,8 +176,8 @@ class Launcher:
         found = await self._contracts.find(refs)
         return None if len(found) < len(refs) else {ref: Mode(found[ref]["mode"]) for ref in refs}
 
-    async def start(self, launch: Launch, modes: Mapping[str, Mode]) -> tuple[str, BoundPlan]:
-        """Record a run whose tasks are all known."""
+    async def start(self, launch: Launch, modes: Mapping[str, Mode]) -> tuple[str, bool]:
+        """Record a run whose tasks are all known; returns the same as `launch`."""
         bound = BoundPlan.of(launch.plan, modes, tapped=launch.tapped)
         for _ in range(_TRIES):
             await self._protocol.put_blobs(launch.run_id, launch.blobs)
@@ -185,10 +188,8 @@ class Launcher:
                 status, state, digest = await self._protocol.submit(submission)
             if status in ("OK", "EXISTS"):
                 self._plans.keep(bound)
-                return state, bound if digest == bound.digest else await self._plans.find(digest)
-        raise StoreUnavailableError(
-            where=f"run {launch.run_id!r}", problem="its inputs were lost before it was recorded", fix="Start it again"
-        )
+                return state, digest == bound.digest
+        raise _lost(launch)
 
     async def _submission(self, launch: Launch, bound: BoundPlan) -> Submission:
         staged: list[tuple[str, int, str, int, int]] = []
@@ -224,20 +225,30 @@ class Launcher:
             staged.append((kind, place, key, count, len(frames)))
         return staged
 
-    async def _wait(self, launch: Launch) -> str:
+    async def _wait(self, launch: Launch) -> tuple[str, str]:
         """Record a run some of whose tasks nobody has announced."""
-        token = secrets.token_hex(6)
         index = {stream.name: place for place, stream in enumerate(launch.plan.streams)}
-        await self._protocol.put_blobs(launch.run_id, launch.blobs)
-        staged = [
-            await stage(self._protocol, launch.run_id, token, "b", index[name], frames)
-            for name, frames in launch.frames.items()
-        ]
-        _, state = await self._protocol.wait(
-            launch.run_id, origin=launch.origin, retention_ms=launch.retention_ms, request=launch.request,
-            taps=" ".join(str(index[name]) for name in launch.tapped), level=launch.level, staged=staged,
-        )  # fmt: skip
-        return state
+        for _ in range(_TRIES):
+            token = secrets.token_hex(6)
+            await self._protocol.put_blobs(launch.run_id, launch.blobs)
+            staged = [
+                await stage(self._protocol, launch.run_id, token, "b", index[name], frames)
+                for name, frames in launch.frames.items()
+            ]
+            status, state = await self._protocol.wait(
+                launch.run_id, origin=launch.origin, retention_ms=launch.retention_ms, request=launch.request,
+                taps=" ".join(str(index[name]) for name in launch.tapped), level=launch.level, staged=staged,
+                deadline_ms=launch.deadline_ms,
+            )  # fmt: skip
+            if status != "GONE":
+                return status, state
+        raise _lost(launch)
+
+
+def _lost(launch: Launch) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        where=f"run {launch.run_id!r}", problem="its inputs were lost before it was recorded", fix="Start it again"
+    )
 
 
 def is_small(frames: Mapping[str, Iterable[Frame]]) -> bool:

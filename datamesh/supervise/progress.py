@@ -16,7 +16,7 @@ import msgpack
 
 from datamesh.codec.blob import Blob
 from datamesh.codec.failure import Failure
-from datamesh.codec.frame import decode_lineages, encode_lineages, slice_payload
+from datamesh.codec.frame import array_of, decode_lineages, encode_lineages, parts_of
 from datamesh.codec.values import ValueCodec
 from datamesh.errors import DatameshError, TamperedDataError
 from datamesh.store.frames import PLAIN, WITH_BLOBS, Burial, Delivery, Frame, Requeue, Settlement
@@ -67,6 +67,7 @@ class Progress:
         self._failed: dict[int, BaseException] = {}
         self._returned: list[Requeue] = []
         self._lineages: list[tuple[int, ...]] | None = None
+        self._parts: list[bytes] | None = None
         self.step = delivery.step
 
     # ----------------------------------------------------------------------------------------- what is told
@@ -269,7 +270,9 @@ class Progress:
         if len(indexes) == frame.count or not frame.count:
             return frame
         lineages = encode_lineages([self._lineage(index) for index in indexes])
-        return Frame(len(indexes), frame.flags, lineages, slice_payload(frame.values, indexes))
+        if self._parts is None:
+            self._parts = parts_of(frame.values)
+        return Frame(len(indexes), frame.flags, lineages, array_of([self._parts[index] for index in indexes]))
 
 
 def _keep(found: Iterable[Blob], blobs: dict[str, bytes]) -> str:

@@ -25,8 +25,8 @@ from datamesh.store.embedded import EmbeddedServer
 from datamesh.store.locate import Deployment, locate
 from datamesh.store.memory import memory_client
 from datamesh.store.store import Store
-from datamesh.supervise.flow_run import FlowRun, plan_of_request
-from datamesh.supervise.launch import Inputs, prepare
+from datamesh.supervise.flow_run import FlowRun
+from datamesh.supervise.launch import Inputs, Launch, prepare
 from datamesh.supervise.served import Served
 from datamesh.supervise.session import Session
 from datamesh.supervise.signals import until_signalled
@@ -263,17 +263,11 @@ class Supervisor:
             flow, inputs, types=self._types, all_outputs=all_outputs, run_id=run_id, open_inputs=open_inputs,
             deadline=deadline, priority=priority, retention_ms=self.settings.retention_ms,
         )  # fmt: skip
-        _, bound = await session.launcher_of(launch.run_id).launch(launch)
-        if bound is not None and bound.plan.digest != launch.plan.digest:
-            return await self.get_run(launch.run_id)
-        return FlowRun(
-            launch.run_id,
-            launch.plan,
-            session.shard_of(launch.run_id),
-            self._types,
-            all_outputs=all_outputs,
-            open_inputs=open_inputs,
-        )
+        _, is_as_asked = await session.launcher_of(launch.run_id).launch(launch)
+        if not is_as_asked:
+            return await self._found(launch.run_id, launch.plan)
+        shard = session.shard_of(launch.run_id)
+        return FlowRun(launch.run_id, launch.plan, shard, self._types, all_outputs=all_outputs, open_inputs=open_inputs)
 
     async def get_run(self, run_id: str) -> FlowRun:
         """Return a run that was started anywhere in the mesh.
@@ -283,6 +277,10 @@ class Supervisor:
             StoreUnavailableError: Redis cannot be reached.
         """
         check_name("run id", run_id)
+        return await self._found(run_id)
+
+    async def _found(self, run_id: str, known: Plan | None = None) -> FlowRun:
+        """The run as it is recorded; `known` is preferred to a plan without its types."""
         session = await self.session()
         assert self._types is not None
         shard = session.shard_of(run_id)
@@ -291,12 +289,15 @@ class Supervisor:
         )
         if state is None:
             raise UnknownRunError(run_id=run_id)
-        plan: Plan
         if digest is None:
-            plan = plan_of_request(request)
+            waiting = Launch.of_request(run_id, request, {})
+            plan, all_outputs, open_inputs = waiting.plan, waiting.all_outputs, waiting.open_inputs
         else:
             plan = (await session.members[shard.index].plans.find(digest.decode())).plan
-        return FlowRun(run_id, plan, shard, self._types, all_outputs=whole == b"1", open_inputs=opened == b"1")
+            all_outputs, open_inputs = whole == b"1", opened == b"1"
+        if known is not None and known.digest == plan.digest:
+            plan = known
+        return FlowRun(run_id, plan, shard, self._types, all_outputs=all_outputs, open_inputs=open_inputs)
 
     def override(self, dependencies: Mapping[Dependency, Dependency]) -> AbstractContextManager[None]:
         """Replace dependencies while the context lasts, for tests: `with supervisor.override({get_db: fake_db}):`.

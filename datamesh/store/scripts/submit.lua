@@ -52,6 +52,7 @@ for k = field1, field2, 100 do call('HSET', run_key, unpack(ARGV, k, math.min(k 
 call('PERSIST', run_key .. ':blobs')
 call('PEXPIRE', plan_key, 2592000000)
 call('ZADD', env.runs, env.now, ARGV[3])
+call('ZREM', env.ended, ARGV[3])   -- of an earlier run of this id
 -- The time that a run has waited for its tasks counts.
 if tonumber(ARGV[7]) > 0 and not run.deadline then set_deadline(run, tonumber(ARGV[7])) end
 

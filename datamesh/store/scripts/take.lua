@@ -17,7 +17,9 @@ for k = 2, #KEYS do
     if #reply == 1 then return got end
     break
   end
-  for _, entry in ipairs(got and got[1] and got[1][2] or {}) do
+  -- A Redis in memory leaves out the list around a single stream, and answers an empty one for nothing.
+  local rows = got and got[1] and (type(got[1]) == 'table' and got[1][2] or got[2]) or {}
+  for _, entry in ipairs(rows) do
     local at = #reply
     reply[at + 1], reply[at + 2], reply[at + 3] = KEYS[k], entry[1], entry[2]
     left = left - 1

@@ -15,6 +15,7 @@ for k = 8, #KEYS do
   if call('EXISTS', KEYS[k]) == 0 then return {'GONE'} end
 end
 check('zset', env.runs)
+check('zset', env.ended)
 check('hash', env.waiting)
 check('zset', env.due)
 check('hash', env.later)
@@ -27,6 +28,7 @@ for k = 8, #KEYS do
 end
 call('PERSIST', run.key .. ':blobs')
 call('ZADD', env.runs, env.now, run.id)
+call('ZREM', env.ended, run.id)   -- of an earlier run of this id
 call('HSET', env.waiting, run.id, ARGV[5])
 run.origin = ARGV[3]
 if tonumber(ARGV[8]) > 0 then set_deadline(run, tonumber(ARGV[8])) end
