@@ -215,7 +215,7 @@ class ShardProtocol:
 
     async def listen(self, run_id: str) -> str:
         """Have facts about the run kept from now on; returns its state, or an empty text if there is no such run."""
-        reply = await self.run("listen", [self.keys.run(run_id), self.keys.events(run_id)], [])
+        reply = await self.run("listen", [self.keys.run(run_id)], [])
         return reply[1].decode() if len(reply) > 1 else ""
 
     async def write_plan(self, digest: str, fields: Mapping[str, str | bytes]) -> None:

@@ -37,6 +37,8 @@ class EachRun(DeliveryRun):
         self._pending = deque(self.progress.left)
         self._begun = time.perf_counter()
         self._finished = 0
+        self._spent = 0.0
+        self._running: dict[int, float] = {}
         self._is_spawning = False
         self._is_late = False
         self._outcomes: deque[tuple[int, list[Given] | BaseException]] = deque()
@@ -89,11 +91,12 @@ class EachRun(DeliveryRun):
             if not self._is_spawning:
                 self._is_spawning = True
                 asyncio.get_running_loop().call_soon(self._spawn)
+            began = self._running[index] = time.perf_counter()
             await self._invoke(index)
-            self._finished += 1
+            now = time.perf_counter()
+            self._ran(index, now - began)
             if self._is_late:
                 self.send_early()
-            now = time.perf_counter()
             if now - slice_began > _BREATH:
                 await asyncio.sleep(0)
                 slice_began = time.perf_counter()
@@ -169,13 +172,19 @@ class EachRun(DeliveryRun):
     def _work_in_thread(self) -> None:
         binding, parameter = self.served.binding, self._parameter
         while (index := self._next()) is not None:
+            began = self._running[index] = time.perf_counter()
             try:
                 given = self._calling.arguments_now(self.context()) or {}
                 result = binding.function(**{parameter: self._values[index]}, **given)
                 self._outcomes.append((index, placed(binding.outputs_of(result), whole=False)))
             except (Exception, SystemExit) as error:
                 self._outcomes.append((index, error))
-            self._finished += 1
+            self._ran(index, time.perf_counter() - began)
+
+    def _ran(self, index: int, seconds: float) -> None:
+        del self._running[index]
+        self._spent += seconds
+        self._finished += 1
 
     def _next(self) -> int | None:
         """The next value; the loop may take what is left away at any moment."""
@@ -203,12 +212,23 @@ class EachRun(DeliveryRun):
         """The frame has had its turn: give back what was not begun, and send what is finished."""
         if self._is_late:
             return
+        longest = self._longest()
+        cost = self._spent / self._finished if self._finished else longest
+        if longest <= _TURN and len(self._pending) * cost <= _TURN:
+            # It is not slow: it waited for its turn. To break it up would make a busy service busier.
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
+            return
         self._is_late = True
         waiting = list(iter(self._next, None))
         if waiting:
-            cost = (time.perf_counter() - self._begun) / max(1, self._finished)
-            self.progress.give_back(waiting, max(1, min(256, int(_TURN / cost))))
+            self.progress.give_back(waiting, max(1, min(256, int(_TURN / max(cost, 1e-9)))))
         self._again()
+
+    def _longest(self) -> float:
+        """Seconds that the oldest invocation under way has taken so far."""
+        now = time.perf_counter()
+        return now - min(list(self._running.values()), default=now)
 
     def _again(self) -> None:
         self._collect()

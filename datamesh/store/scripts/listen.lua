@@ -2,7 +2,7 @@
 --
 -- Guarantee: every fact from here on is kept, the end of the run too; it makes no key. Runs also when memory is out.
 --
--- KEYS  run, events of the run
+-- KEYS  run
 -- Returns  UNKNOWN | OK, state
 local call = redis.call
 local h = call('HMGET', KEYS[1], 'state', 'listen')
