@@ -47,7 +47,6 @@ from datamesh.supervise.flow_run import FlowRun
 from datamesh.supervise.supervisor import Supervisor
 
 __all__ = [
-    "IO",
     "ConfigurationError",
     "Context",
     "ContractMismatchError",
@@ -66,6 +65,7 @@ __all__ = [
     "FlowCancelledError",
     "FlowRun",
     "FlowTimeoutError",
+    "IO",
     "IOVal",
     "InvalidValueError",
     "LocalExecutor",

@@ -7,7 +7,7 @@ on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and `<j
     ├── members            zset  member -> deadline (ms)          join, beat, leave, reap    an hour after the last beat
     ├── services           hash  member -> what it announces      join, leave, reap          an hour after the last beat
     ├── windows            hash  work stream -> frames per run    join, leave, reap          an hour after the last beat
-    ├── orphans            zset  "member work-stream" -> noted at least until (ms)  join, leave, reap   until empty
+    ├── orphans            zset  "member work-stream", "member" join, leave, reap          until empty, or a minute
     ├── work:<ref>[:level] stream, group `g`: deliveries          submit, settle, promote    stays; settled entries go
     ├── marks              hash  delivery -> how far it came      settle                     with each settlement
     ├── due                zset  what is due when (ms)            submit, settle, promote    until empty

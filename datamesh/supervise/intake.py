@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datamesh.errors import StoreError
 from datamesh.store.blocked import BlockedRead
 from datamesh.store.frames import Delivery, delivery_of
-from datamesh.store.keys import GROUP
+from datamesh.store.keys import GROUP, Level
 from datamesh.store.link import LinkLost, ReplyError
 from datamesh.store.protocol import ShardProtocol
 from datamesh.supervise.slots import Slots
@@ -25,6 +25,7 @@ _BLOCK_MS = 4000
 _MOST_AT_ONCE = 32
 _MOST_FROM_EACH = 4
 _PAUSE = 0.05
+_CHANCE_SHARE = 0.2
 
 
 class Intake:
@@ -59,6 +60,8 @@ class Intake:
         self._fenced = fenced
         self._is_stopping = False
         self._is_behind = True
+        self._room = asyncio.Event()
+        self._left_out: list[str] = []
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -67,9 +70,17 @@ class Intake:
     async def stop(self) -> None:
         """Take nothing more; an entry that is on its way is still delivered."""
         self._is_stopping = True
+        self._room.set()
         self._blocked.wake()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_BLOCK_MS / 1000 + 1)
+
+    def room_made(self) -> None:
+        """A task that had as many invocations as it may have can take one more."""
+        self._room.set()
+        if any(self._most(work) > 0 for work in self._left_out):
+            self._left_out = []
+            self._blocked.wake()
 
     async def close(self) -> None:
         """Stop at once; what was on its way is left to others."""
@@ -127,24 +138,37 @@ class Intake:
         if budget <= 0:
             await asyncio.sleep(0)
             return []
-        works = self._works[:]
-        random.shuffle(works)
+        works = self._ordered()
         taken = await self._protocol.take(member, most=budget, works=works, each=[self._most(work) for work in works])
         self._is_behind = bool(taken)
         return taken
 
     async def _take_later(self, member: str) -> list[Delivery]:
+        self._room.clear()
         works = [work for work in self._works if self._most(work) > 0]
+        if not works:
+            await self._room.wait()
         if not works or not self._slots.free:
-            await asyncio.sleep(_PAUSE / 10)
             return []
         count = max(1, min(_MOST_FROM_EACH, self._budget // len(works), *map(self._most, works)))
-        reply = await self._blocked.read(
-            "XREADGROUP", "GROUP", GROUP, member, "COUNT", count, "BLOCK", _BLOCK_MS, "STREAMS", *works, *([">"] * len(works)),
-            block_ms=_BLOCK_MS,
-        )  # fmt: skip
+        self._left_out = [work for work in self._works if work not in works]
+        try:
+            reply = await self._blocked.read(
+                "XREADGROUP", "GROUP", GROUP, member, "COUNT", count, "BLOCK", _BLOCK_MS, "STREAMS", *works,
+                *([">"] * len(works)), block_ms=_BLOCK_MS,
+            )  # fmt: skip
+        finally:
+            self._left_out = []
         self._is_behind = any(len(rows) >= count for _, rows in reply or ())
         return [delivery_of(work.decode(), entry, fields) for work, rows in reply or () for entry, fields in rows]
+
+    def _ordered(self) -> list[str]:
+        """Streams in the order in which they are drained: by priority, but now and then by chance, so that none starves."""
+        works = self._works[:]
+        random.shuffle(works)
+        if random.random() >= _CHANCE_SHARE:
+            works.sort(key=_priority)
+        return works
 
     def _accept(self, member: str, delivery: Delivery) -> None:
         if member == self._member() and not self._is_stopping and self._slots.try_acquire():
@@ -158,3 +182,9 @@ class Intake:
         if error.code == "NOGROUP":
             self._fenced(self._member())
         await asyncio.sleep(_PAUSE)
+
+
+def _priority(work: str) -> int:
+    if work.endswith(Level.HIGH):
+        return 0
+    return 2 if work.endswith(Level.LOW) else 1

@@ -34,6 +34,7 @@ from datamesh.supervise.timers import Timers
 from datamesh.supervise.whole import WholeRun
 
 _log = logging.getLogger("datamesh.member")
+_FLUSH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,9 @@ class Member:
             shard.protocol, shard.intake, slots=service.slots, works=list(self._works), member=lambda: self.id, most=self._most,
             ready=lambda: self._unbegun, deliver=self._deliver, give_back=self._return, held=self._holds, fenced=self.fenced,
         )  # fmt: skip
+        for served in service.served.values():
+            if served.slots is not None:
+                served.slots.watch(self._intake.room_made)
         self._timers = Timers(shard.protocol)
         self._active: dict[tuple[str, str], DeliveryRun] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -104,7 +108,14 @@ class Member:
         _log.warning("fenced in shard %d as %s: others may have taken its work over", self._shard.index, member)
         for run in list(self._active.values()):
             run.fence()
-        self._rejoining = asyncio.create_task(self._join(), name="datamesh-rejoin")
+        self._rejoining = asyncio.create_task(self._rejoin(), name="datamesh-rejoin")
+
+    async def _rejoin(self) -> None:
+        try:
+            await self._join()
+        except DatameshError as error:
+            # The next heartbeat of the new id is refused, and so it is tried again.
+            _log.warning("could not join shard %d: %s", self._shard.index, error)
 
     def heard(self, member: str, beat: Beat) -> None:
         """Act on what a heartbeat brought."""
@@ -129,7 +140,7 @@ class Member:
             run.release()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=2.0)
-        await self._settler.flush()
+        await self._settler.flush(_FLUSH_SECONDS)
 
     async def close(self) -> None:
         """Stop everything at once."""
@@ -230,11 +241,14 @@ class Member:
         return {run.delivery.run_id for run in self._active.values()}
 
     async def _reap(self) -> None:
-        """Take over what members left behind that are no more."""
-        if not self._works:
-            slots = 0
-        else:
-            slots = self._service.slots.free
+        """Take over what members left behind that are no more; the next heartbeat asks again if that fails."""
+        try:
+            await self._take_over()
+        except DatameshError as error:
+            _log.warning("could not take over in shard %d: %s", self._shard.index, error)
+
+    async def _take_over(self) -> None:
+        slots = self._service.slots.free if self._works else 0
         member = self.id
         taken = await self._shard.protocol.reap(member, slots=slots, works=list(self._works))
         if taken is None:

@@ -44,10 +44,10 @@ class Settler:
             self._busy = asyncio.create_task(self._work(), name="datamesh-settler")
         return future
 
-    async def flush(self) -> None:
-        """Wait until nothing is left to settle."""
-        while self._busy is not None and not self._busy.done():
-            await asyncio.wait([self._busy])
+    async def flush(self, timeout: float) -> None:
+        """Wait until nothing is left to settle, for at most `timeout` seconds."""
+        if self._busy is not None and not self._busy.done():
+            await asyncio.wait([self._busy], timeout=timeout)
 
     async def close(self) -> None:
         """Drop what is left."""
@@ -80,14 +80,22 @@ class Settler:
 
     async def _settle(self, member: str, batch: list[Pending]) -> None:
         try:
-            results = await self._protocol.settle(member, [settlement for _, settlement, _ in batch])
-        except (ReplyError, StoreError, LinkLost) as error:
+            results = await self._patiently(member, [settlement for _, settlement, _ in batch])
+        except (ReplyError, LinkLost) as error:
             await self._isolate(member, batch, error)
             return
         for item, result in zip(batch, results, strict=True):
             _answer(item, result)
         if results[0].status is Status.FENCED:
             self._fenced(member)
+
+    async def _patiently(self, member: str, settlements: list[Settlement]) -> list[Settled]:
+        """What is done is kept until the store is back, or until we are fenced: given up, it would belong to nobody."""
+        while True:
+            try:
+                return await self._protocol.settle(member, settlements)
+            except StoreError as error:
+                _log.warning("%d deliveries wait for the store to settle: %s", len(settlements), error)
 
     async def _isolate(self, member: str, batch: list[Pending], error: Exception) -> None:
         """One item must not take the others down with it."""

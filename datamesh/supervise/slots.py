@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Slots:
@@ -14,6 +15,7 @@ class Slots:
         self.used = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def free(self) -> int:
@@ -56,6 +58,12 @@ class Slots:
                     return
         self.used -= 1
         self._freed.set()
+        for watcher in self._watchers:
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have `watcher` called whenever a slot is given back."""
+        self._watchers.append(watcher)
 
     async def wait_free(self) -> None:
         """Wait until there is a free slot; it is not taken."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,13 @@ async def running(arguments: Sequence[str], environment: dict[str, str]) -> Asyn
         await process.communicate()
 
 
-async def until(condition: Any, *, seconds: float = PATIENCE) -> None:
+async def gather_until_error(values: AsyncIterable[Any], into: list[Any]) -> None:
+    """Append every value of an iteration that is expected to end with an error."""
+    async for value in values:
+        into.append(value)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = PATIENCE) -> None:
     """Wait until an async condition holds."""
     async with asyncio.timeout(seconds):
         while not await condition():

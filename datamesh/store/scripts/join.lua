@@ -1,7 +1,7 @@
 -- join: become a member, with a fresh id, and announce what it serves.
 --
 -- Guarantee: from here on entries that this member takes stay its own until its deadline. Work streams have their group.
--- Consumers that belong to no member are noted as orphans, so that somebody empties them. Runs also when memory is out.
+-- Consumers that hold entries and belong to no member are noted as orphans. Runs also when memory is out.
 --
 -- KEYS  members, services, windows, orphans, then the work streams that the member reads
 -- ARGV  member, lease in ms, former id ('' if none), announcement ("slots text": first word is the number of slots)
@@ -24,7 +24,7 @@ for k = 5, #KEYS do
   redis.pcall('XGROUP', 'CREATE', KEYS[k], 'g', '0', 'MKSTREAM')
   names[#names + 1] = KEYS[k]
   for _, c in ipairs(call('XINFO', 'CONSUMERS', KEYS[k], 'g')) do
-    if not call('ZSCORE', KEYS[1], c[2]) then call('ZADD', KEYS[4], 'NX', now, c[2] .. ' ' .. KEYS[k]) end
+    if c[4] > 0 and not call('ZSCORE', KEYS[1], c[2]) then call('ZADD', KEYS[4], 'NX', now, c[2] .. ' ' .. KEYS[k]) end
   end
 end
 call('HSET', KEYS[2], ARGV[1], ARGV[4] .. '\n' .. table.concat(names, ' '))
