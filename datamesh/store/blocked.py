@@ -23,6 +23,7 @@ class BlockedRead:
         self._link = link
         self._commands = commands
         self._waiting = False
+        self._returned = asyncio.Event()
         self._waking: asyncio.Task[None] | None = None
         self._called_back = False
 
@@ -42,11 +43,13 @@ class BlockedRead:
             self._called_back = False
             return None
         self._waiting = True
+        self._returned.clear()
         try:
             return await self._link.call(*args, timeout=block_ms / 1000 + _MARGIN)
         finally:
             self._waiting = False
             self._called_back = False
+            self._returned.set()
 
     def wake(self) -> None:
         """End the read that is under way, or the next one if none is."""
@@ -61,8 +64,12 @@ class BlockedRead:
         while self._waiting and self._called_back:
             with suppress(LinkLost, ReplyError):
                 await self._link.unblock(self._commands)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 0.05)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._returned.wait()
+                pause = _RETRY
+            except TimeoutError:
+                pause = min(2 * pause, 0.05)
 
     async def close(self) -> None:
         """Close the connection; a read under way fails."""

@@ -27,6 +27,11 @@ class Calling:
         self._timeout = served.binding.options.timeout
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the function needs nothing but its inputs, and no limit of time."""
+        return self._plan.is_empty and self._timeout is None
+
+    @property
     def takes_frames(self) -> bool:
         """Whether a thread may call it for one value after another, once `is_ready`."""
         return self._timeout is None and self._plan.is_immediate(self._scope)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
+from datamesh.codec.failure import Failure
 from datamesh.depends.context import Context
 from datamesh.depends.scopes import RunScope
 from datamesh.errors import DatameshError, StoreError
 from datamesh.model.bound import BoundPlan
 from datamesh.store.frames import Delivery, Settlement, Status
-from datamesh.store.link import LinkLost, ReplyError
+from datamesh.store.link import LinkLost
 from datamesh.store.protocol import Settled, ShardProtocol
 from datamesh.supervise.calling import Calling
 from datamesh.supervise.emitter import Emitter
@@ -22,9 +24,11 @@ from datamesh.supervise.slots import Slots
 from datamesh.supervise.thread_feed import Pair
 
 _log = logging.getLogger("datamesh.delivery")
+_PAUSE = 0.5
 _ROOM = 1024
 """Values that a generator may be ahead of what is sent."""
 
+T = TypeVar("T")
 Settle = Callable[[Settlement], "asyncio.Future[Settled]"]
 
 
@@ -42,6 +46,7 @@ class DeliveryRun(ABC):
         self._settle = settle
         self._name = served.binding.task.name if bound is None else bound.plan.nodes[delivery.node].name
         self._reads = () if bound is None else bound.plan.nodes[delivery.node].inputs
+        self._service = service
         self._outputs: Mapping[str, int] = {} if bound is None else bound.outputs[delivery.node]
         self._calling = Calling(served, scope)
         self.progress = Progress(delivery, served, self._outputs, service)
@@ -65,8 +70,8 @@ class DeliveryRun(ABC):
             await self.work()
             self._main = None
             await self._finish()
-        except (ReplyError, StoreError, LinkLost):
-            _log.exception("delivery %s could not be settled", self.delivery.id)
+        except DatameshError as error:
+            await self._abort(error)
 
     async def _finish(self) -> None:
         if self._flushing is not None:
@@ -74,11 +79,28 @@ class DeliveryRun(ABC):
         if self.status is Status.FENCED:
             return
         settlement, blobs = self.progress.settlement(final=True)
-        if blobs and not await self._protocol.put_blobs(self.delivery.run_id, blobs):
+        if blobs and not await self.patiently(lambda: self._protocol.put_blobs(self.delivery.run_id, blobs)):
             settlement = Settlement(self.delivery)
         self.status = (await self._settle(settlement)).status
         if settlement.retries:
             self.retry_ms = min(again.delay_ms for again in settlement.retries)
+
+    async def _abort(self, error: DatameshError) -> None:
+        """What cannot be settled would stay with us for ever, and its run would never end: end the run with the reason."""
+        _log.error("delivery %s cannot be settled: %s", self.delivery.id, error)
+        run_id = self.delivery.run_id
+        failure = Failure.of(error, task=self._name, attempt=self.delivery.attempt, run_id=run_id, service=self._service)
+        await self.patiently(lambda: self._protocol.end(run_id, state="failed", failure=failure.pack()))
+        await self._settle(Settlement(self.delivery))
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat something safe to repeat until the store is back; user code has nothing to do with its absence."""
+        while True:
+            try:
+                return await attempt()
+            except (StoreError, LinkLost) as error:
+                _log.warning("delivery %s waits for the store: %s", self.delivery.id, error)
+                await asyncio.sleep(_PAUSE)
 
     # -------------------------------------------------------------------------------------- while it goes on
 
@@ -134,7 +156,7 @@ class DeliveryRun(ABC):
     async def _send_part(self) -> None:
         settlement, blobs = self.progress.settlement(final=False)
         self._make_room()
-        if blobs and not await self._protocol.put_blobs(self.delivery.run_id, blobs):
+        if blobs and not await self.patiently(lambda: self._protocol.put_blobs(self.delivery.run_id, blobs)):
             self.status = Status.GONE
             return
         settled = await self._settle(settlement)

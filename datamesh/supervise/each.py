@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from datamesh.errors import DatameshError, InvalidValueError
@@ -43,12 +44,14 @@ class EachRun(DeliveryRun):
         self._is_late = False
         self._outcomes: deque[tuple[int, list[Given] | BaseException]] = deque()
         self._main = asyncio.current_task()
+        binding = self.served.binding
+        is_bare = binding.form is Form.COROUTINE and self._calling.is_plain and self.progress.takes_bare
+        self._function = binding.function if is_bare else None
         await self._decode()
         self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
         try:
             if self.served.binding.form is Form.FUNCTION and self._calling.takes_frames:
-                while self._pending and not self._calling.is_ready:
-                    await self._invoke(self._pending.popleft())
+                await self._get_ready()
                 await self._in_thread()
             else:
                 await self._runner()
@@ -68,8 +71,9 @@ class EachRun(DeliveryRun):
         """Turn the frame into values; one that does not fit its type has failed, the others go on."""
         (self._parameter, codec), *_ = self.served.inputs.items()
         frame = self.delivery.frame
+        blobs: Mapping[str, bytes] = {}
         try:
-            blobs = await fetch_blobs(self._protocol, self.delivery.run_id, frame)
+            blobs = await self.patiently(lambda: fetch_blobs(self._protocol, self.delivery.run_id, frame))
             self._values = codec.values(frame.values, blobs)
         except InvalidValueError:
             self._values = codec.value_list_or_errors(frame.values, blobs)
@@ -85,22 +89,32 @@ class EachRun(DeliveryRun):
     # ----------------------------------------------------------------------------------------- on the loop
 
     async def _runner(self) -> None:
-        slice_began = time.perf_counter()
+        # The hot path, once for each value: a function that needs nothing but its value is called from here.
+        function, parameter, values, running = self._function, self._parameter, self._values, self._running
+        finished = self.progress.bare
+        breath = began = time.perf_counter()
         while self._pending:
             index = self._pending.popleft()
             if not self._is_spawning:
                 self._is_spawning = True
                 asyncio.get_running_loop().call_soon(self._spawn)
-            began = self._running[index] = time.perf_counter()
-            await self._invoke(index)
+            running[index] = began
+            try:
+                if function is None:
+                    await self._invoke(index)
+                else:
+                    finished[index] = await function(**{parameter: values[index]})
+            except BaseException as error:
+                self._fell(index, error)
             now = time.perf_counter()
             self._ran(index, now - began)
             if self._is_late:
                 self.send_early()
-            if now - slice_began > _BREATH:
+            if now - breath > _BREATH:
                 await asyncio.sleep(0)
-                slice_began = time.perf_counter()
-                self._overdue_if(slice_began)
+                now = breath = time.perf_counter()
+                self._overdue_if(now)
+            began = now
 
     def _spawn(self) -> None:
         """Called when the loop is free, so the task that goes through the frame waits for something."""
@@ -125,18 +139,20 @@ class EachRun(DeliveryRun):
             self.served.slots.release()
 
     async def _invoke(self, index: int) -> None:
-        binding = self.served.binding
-        try:
-            if binding.form.is_generator:
-                await self._generate(index)
-            else:
-                self.progress.finish(index, placed(await self._result(index), whole=False))
-        except asyncio.CancelledError:
+        if self.served.binding.form.is_generator:
+            await self._generate(index)
+        else:
+            self.progress.finish(index, placed(await self._result(index), whole=False))
+
+    def _fell(self, index: int, error: BaseException) -> None:
+        """The function raised; it is the function's own affair unless somebody stops us, or the program."""
+        if isinstance(error, asyncio.CancelledError):
             if self.is_released or self.is_cancelled or self.status is not Status.OK or _is_being_cancelled():
-                raise
-            self.progress.fail(index, asyncio.CancelledError("the function was cancelled from within"))
-        except (Exception, SystemExit) as error:
-            self.progress.fail(index, error)
+                raise error
+            error = asyncio.CancelledError("the function was cancelled from within")
+        elif not isinstance(error, (Exception, SystemExit)):
+            raise error
+        self.progress.fail(index, error)
 
     async def _result(self, index: int) -> list[Pair]:
         binding, inputs, context = self.served.binding, {self._parameter: self._values[index]}, self.context()
@@ -158,6 +174,15 @@ class EachRun(DeliveryRun):
             self.progress.finish(index, list(emitter.pairs()))
 
     # ----------------------------------------------------------------------------------------- in a thread
+
+    async def _get_ready(self) -> None:
+        """Run values one by one until everything that outlasts an invocation is built."""
+        while self._pending and not self._calling.is_ready:
+            index = self._pending.popleft()
+            try:
+                await self._invoke(index)
+            except BaseException as error:
+                self._fell(index, error)
 
     async def _in_thread(self) -> None:
         """Hand over the frame, not each value: crossing into a thread costs as much as a hundred small calls."""

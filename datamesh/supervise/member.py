@@ -200,7 +200,12 @@ class Member:
             await self._give_up(member, delivery, error)
             return
         self._active[(delivery.work, delivery.entry_id)] = run
-        await run.run()
+        try:
+            await run.run()
+        except (
+            Exception
+        ) as error:  # a fault of ours must end the run: held by a live member, nobody else would come for it
+            await self._give_up(member, delivery, error)
         if run.retry_ms is not None:
             self._timers.due_in(run.retry_ms)
 
@@ -220,9 +225,9 @@ class Member:
         index = bound.stream_index[stream]
         return StreamReader(self._shard.protocol, self._shard.tails, delivery.run_id, index, served.inputs[name])
 
-    async def _give_up(self, member: str, delivery: Delivery, error: DatameshError) -> None:
-        """A delivery that cannot even be begun ends its run, with the reason."""
-        _log.error("delivery %s cannot be run: %s", delivery.id, error)
+    async def _give_up(self, member: str, delivery: Delivery, error: Exception) -> None:
+        """A delivery that cannot be run ends its run, with the reason."""
+        _log.error("delivery %s cannot be run: %s", delivery.id, error, exc_info=not isinstance(error, DatameshError))
         ref = self._works[delivery.work].ref
         failure = Failure.of(
             error, task=ref, attempt=delivery.attempt, run_id=delivery.run_id, service=self._service.name

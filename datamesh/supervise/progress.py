@@ -19,9 +19,13 @@ from datamesh.codec.failure import Failure
 from datamesh.codec.frame import array_of, decode_lineages, encode_lineages, parts_of
 from datamesh.codec.values import ValueCodec
 from datamesh.errors import DatameshError, TamperedDataError
+from datamesh.model.values import IOVal
 from datamesh.store.frames import PLAIN, WITH_BLOBS, Burial, Delivery, Frame, Requeue, Settlement
 from datamesh.supervise.emitter import Emitter, Mark
 from datamesh.supervise.served import Served
+
+_SORTED = frozenset({IOVal, tuple, list, type(None)})
+"""Types of what may be returned that are more, or less, than one value of the single output."""
 
 Given = tuple[str, int | None, Any]
 """Output, place among what one invocation gave to it (None: the only one, which keeps the lineage), value."""
@@ -62,6 +66,8 @@ class Progress:
         marked = Marked.read(delivery)
         self.left: dict[int, None] = dict.fromkeys(marked.left)
         self._given: dict[int, list[Given]] = {}
+        self.bare: dict[int, Any] = {}
+        """What a function with a single output has returned, by index, as it did; the hot path writes here."""
         self._emitters: dict[int, Emitter] = {}
         self._marks = dict(marked.emitted)
         self._failed: dict[int, BaseException] = {}
@@ -93,28 +99,27 @@ class Progress:
         self._failed[index] = error
 
     def give_back(self, indexes: Sequence[int], size: int) -> None:
-        """Return values that were not begun, in frames of `size`, so that others may take them."""
-        for start in range(0, len(indexes), size):
-            self._returned.append(Requeue(self._slice(indexes[start : start + size]), self.delivery.attempt))
+        """Return values, in frames of `size`, so that others may take them.
+
+        One that has published something already goes alone, because that goes with it.
+        """
+        plain = [index for index in indexes if not self._has_sent(index)]
+        for start in range(0, len(plain), size):
+            self._returned.append(Requeue(self._slice(plain[start : start + size]), self.delivery.attempt))
+        self._returned += [self._again(index) for index in indexes if self._has_sent(index)]
         for index in indexes:
             self.left.pop(index, None)
+            self._emitters.pop(index, None)
 
     def release(self) -> None:
-        """Return everything that has not ended, with what it published, as it would be after a crash."""
-        open_ones = [index for index in self.left if index not in self._given and index not in self._failed]
-        plain = [index for index in open_ones if not self._has_sent(index)]
-        if plain:
-            self.give_back(plain, 256)
-        for index in open_ones:
-            if self._has_sent(index):
-                self._returned.append(self._again(index))
-                self.left.pop(index, None)
-            self._emitters.pop(index, None)
+        """Return everything that has not ended, as it would be after a crash."""
+        ended = self._given.keys() | self._failed.keys() | self.bare.keys()
+        self.give_back([index for index in self.left if index not in ended], 256)
 
     @property
     def is_dirty(self) -> bool:
         """Whether a settlement now would say anything."""
-        return bool(self._given or self._failed or self._returned) or any(e.count for e in self._emitters.values())
+        return bool(self.bare or self._given or self._failed or self._returned) or any(e.count for e in self._emitters.values())
 
     # ------------------------------------------------------------------------------------------- settlements
 
@@ -129,6 +134,7 @@ class Progress:
         """
         blobs: dict[str, bytes] = {}
         out = Settlement(self.delivery)
+        self._take_bare(out, blobs)
         self._take_emitted(out, blobs)
         self._take_given(out, blobs)
         self._take_failed(out)
@@ -138,6 +144,39 @@ class Progress:
             out.step = self.step
             out.mark = Marked(list(self.left), self._all_marks()).pack()
         return out, blobs
+
+    @property
+    def takes_bare(self) -> bool:
+        """Whether what the function returns may be put into `bare`."""
+        return len(self._outputs) == 1 and self._served.binding.emits
+
+    def _take_bare(self, out: Settlement, blobs: dict[str, bytes]) -> None:
+        """Encode what was returned in one go where it is plain: a value for each value, in the same frame."""
+        bare = self.bare.copy()
+        self.bare.clear()
+        if not bare:
+            return
+        frame = self.delivery.frame
+        (name, stream), *_ = self._outputs.items()
+        if len(bare) == frame.count and _SORTED.isdisjoint(map(type, bare.values())):
+            try:
+                encoded = self._codec(name).frames([bare[index] for index in range(frame.count)])
+            except DatameshError:
+                encoded = []
+            if len(encoded) == 1:
+                flags = _keep(encoded[0].blobs, blobs)
+                out.outputs.append((stream, Frame(frame.count, flags, frame.lineages, encoded[0].payload)))
+                out.done += frame.count
+                self.left.clear()
+                return
+        for index, value in bare.items():
+            self._sort(index, value)
+
+    def _sort(self, index: int, value: Any) -> None:
+        try:
+            self._given[index] = placed(self._served.binding.outputs_of(value), whole=False)
+        except DatameshError as error:
+            self._failed[index] = error
 
     def _take_given(self, out: Settlement, blobs: dict[str, bytes]) -> None:
         given, self._given = self._given, {}

@@ -1,15 +1,18 @@
 """What goes wrong says what, where and what to do, and leaves nothing half-written."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
+import pydantic
 import pytest
 
 from datamesh import (
     IO,
     ContractMismatchError,
     CyclicFlowError,
+    DataError,
     DatameshError,
     DuplicateIOError,
     FloatingIOError,
@@ -26,6 +29,7 @@ from datamesh import (
     task,
 )
 from datamesh.model.registry import registry
+from datamesh.supervise.each import EachRun
 from tests.mesh.places import PATIENCE, Place, until
 from tests.servers import Server
 
@@ -116,7 +120,7 @@ async def test_redis_goes_away_in_mid_run_and_comes_back(kind: str, mesh: str) -
             reader = asyncio.create_task(run["square"].collect(ordered=True))
 
             async def has_begun() -> bool:
-                return (await run["square"].latest()) >= 400
+                return bool(await run["square"].latest() >= 400)
 
             await until(has_begun)
             await asyncio.to_thread(server.stop)
@@ -227,3 +231,65 @@ async def test_a_function_that_exits_or_cancels_itself_fails_alone(place: Place)
 def test_errors_have_one_root() -> None:
     assert issubclass(TaskFailedError, DatameshError)
     assert not issubclass(StoreUnavailableError, ConnectionError)
+
+
+class Hostile(pydantic.BaseModel):
+    """A type whose own code fails with errors that nobody expects of it."""
+
+    n: int
+
+    @pydantic.field_serializer("n")
+    def _write(self, n: int) -> int:
+        if n == 13:
+            raise RuntimeError("will not be written")
+        return n
+
+    @pydantic.field_validator("n")
+    @classmethod
+    def _read(cls, n: int) -> int:
+        if n == 14:
+            raise RuntimeError("will not be read")
+        return n
+
+
+@pytest.mark.parametrize("n", [13, 14])
+@pytest.mark.parametrize("form", ["function", "generator", "stream"])
+async def test_types_with_code_of_their_own_that_fails(place: Place, n: int, form: str) -> None:
+    hostile = Task("hostile", inputs="n", outputs="made")
+
+    async def returns(n: int) -> Hostile:
+        return Hostile.model_construct(n=n)
+
+    async def yields(n: int) -> AsyncIterator[Hostile]:
+        yield Hostile.model_construct(n=n)
+
+    async def streams(n: IO[int]) -> AsyncIterator[Hostile]:
+        yield Hostile.model_construct(n=await n.first())
+
+    forms: dict[str, Callable[..., Any]] = {"function": returns, "generator": yields, "stream": streams}
+    hostile(forms[form])
+
+    @task(outputs="m")
+    async def take(made: Hostile) -> int:
+        return made.n
+
+    async with place.supervisor() as supervisor, asyncio.timeout(PATIENCE):
+        run = await supervisor.start_flow(Flow.from_tasks(hostile, take).resolve(), {"n": n})
+        with pytest.raises((TaskFailedError, DataError), match="will not be"):
+            await run["m"].first()
+        assert (await run.wait()).state == "failed"
+
+
+async def test_a_fault_of_the_engine_ends_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    @task(outputs="m")
+    async def echo(n: int) -> int:
+        return n
+
+    async def broken(self: EachRun) -> None:
+        raise AttributeError("nobody expects this")
+
+    monkeypatch.setattr(EachRun, "work", broken)
+    async with place.supervisor() as supervisor, asyncio.timeout(PATIENCE):
+        run = await supervisor.start_flow(Flow.from_tasks(echo).resolve(), {"n": 1})
+        with pytest.raises(TaskFailedError, match="nobody expects this"):
+            await run["m"].first()

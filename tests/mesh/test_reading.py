@@ -19,7 +19,7 @@ from datamesh import (
     UnequalLengthError,
     task,
 )
-from tests.mesh.places import PATIENCE, Place, running
+from tests.mesh.places import PATIENCE, Place, gather_until_error, running
 from tests.mesh.services.numbers import count, halfway, slow_square
 
 pytestmark = pytest.mark.anyio
@@ -46,10 +46,9 @@ async def test_side_by_side(ab: FlowRun) -> None:
     assert [pair async for pair in ab["a"].stream_with(ab["b"])] == [(0, "b")]
     padded = [pair async for pair in ab["a"].stream_with(ab["b"], pad=None)]
     assert padded == [(0, "b"), (1, None), (2, None)]
-    found = []
+    found: list[object] = []
     with pytest.raises(UnequalLengthError, match="b ended after 1 values"):
-        async for pair in ab["a"].stream_with(ab["b"], strict=True):
-            found.append(pair)
+        await gather_until_error(ab["a"].stream_with(ab["b"], strict=True), found)
     assert found == [(0, "b")]
     assert [row async for row in ab["a"].stream_with(ab["a"], ab["a"])] == [(i, i, i) for i in range(3)]
 
@@ -199,10 +198,9 @@ async def test_merged_gives_what_exists_before_the_error(place: Place) -> None:
     flow = Flow.from_tasks(other, halfway).resolve()
     async with place.service("numbers"), place.supervisor(tasks=[other]) as supervisor, asyncio.timeout(PATIENCE):
         run = await supervisor.start_flow(flow, {"limit": 6})
-        found = []
+        found: list[object] = []
         with pytest.raises(TaskFailedError):
-            async for value in run["number"].as_available(run["other"]):
-                found.append(value)
+            await gather_until_error(run["number"].as_available(run["other"]), found)
         assert {0, 1, 2} <= set(found) <= {0, 1, 2, "a", "b"}
 
 

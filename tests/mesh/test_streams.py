@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from datamesh import IO, EmptyIOError, Flow, IOVal, StreamCursor, Task, TaskFailedError, task
-from tests.mesh.places import PATIENCE, Place
+from tests.mesh.places import PATIENCE, Place, gather_until_error
 from tests.mesh.services.numbers import count, halfway, stamp, stamp_each
 
 pytestmark = pytest.mark.anyio
@@ -38,10 +38,9 @@ async def test_a_task_that_fails_half_way(place: Place) -> None:
     flow = Flow.from_tasks(halfway).resolve()
     async with place.service("numbers"), place.supervisor(tasks=[]) as supervisor, asyncio.timeout(PATIENCE):
         run = await supervisor.start_flow(flow, {"limit": 10})
-        found = []
+        found: list[int] = []
         with pytest.raises(TaskFailedError) as caught:
-            async for value in run["number"]:
-                found.append(value)
+            await gather_until_error(run["number"], found)
         assert found == [0, 1, 2, 3, 4]
         error = caught.value
         assert (error.task, error.attempt, error.remote_type.rpartition(".")[2]) == (

@@ -11,7 +11,7 @@ env = {news = KEYS[2], runs = KEYS[3], ended = KEYS[4], waiting = KEYS[5], due =
 local run = load(KEYS[1])
 if not run.state then return {'UNKNOWN'} end
 if run.state ~= 'open' and run.state ~= 'waiting' then return {'ALREADY', run.state} end
-check_end(run)
+check_end(run, true)
 call('HDEL', env.waiting, '')
 finish(run, ARGV[3], ARGV[4])
 return {'OK', run.state}

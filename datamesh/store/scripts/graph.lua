@@ -36,23 +36,31 @@ local function unpack4(text)
   return string.sub(text, at, m - 1), string.sub(text, m, l - 1), string.sub(text, l, v - 1), string.sub(text, v, v + d - 1)
 end
 
-local checked = {}
+local checked = {}   -- key -> how much it held before the first write
 local function check(kind, key)
-  if checked[key] then return end
-  call(COUNTS[kind], key)
-  checked[key] = true
+  if not checked[key] then checked[key] = call(COUNTS[kind], key) end
+  return checked[key]
+end
+
+local plans = {}   -- digest -> what was read of a plan, for all its runs
+local function plan_of(digest)
+  if not plans[digest] then plans[digest] = {key = env.plans .. digest, fields = {}, routes = {}} end
+  return plans[digest]
 end
 
 local touched, order = {}, {}
 
-local function load(run_key)
+-- Read a run; if one knows already that it is about a node, with the open values and queued frames of that.
+local function load(run_key, node)
   local run = touched[run_key]
   if run then return run end
-  local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline', 'origin')
+  local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline', 'origin',
+    'o:' .. (node or ''), 'q:' .. (node or ''))
   run = {
     key = run_key, id = string.sub(run_key, #env.run_prefix + 1), state = h[1], digest = h[2], level = h[3] or '',
-    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], origin = h[7] or '', plan = env.plans .. (h[2] or ''),
-    delta = {}, fields = {}, routes = {}, works = {}, queued = {}, waiting = {}, taps = {}, tapped = {}, shut = {},
+    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], origin = h[7] or '', plan = h[2] and plan_of(h[2]),
+    node = node, open = tonumber(h[8] or 0), queue = tonumber(h[9] or 0),
+    delta = {}, fields = {}, queued = {}, waiting = {}, taps = {}, tapped = {}, shut = {}, closed = {},
   }
   touched[run_key] = run
   order[#order + 1] = run
@@ -71,29 +79,36 @@ local function event(run, kind, subject, text)
   end
 end
 
+-- Read fields of a plan at once; false if there is none.
+local function read_plan(plan, ...)
+  local texts = call('HMGET', plan.key, ...)
+  for k, field in ipairs({...}) do plan.fields[field] = texts[k] end
+  return texts[1]
+end
+
 local function plan_field(run, field)
-  local text = call('HGET', run.plan, field)
-  if not text then error('the plan of run ' .. run.id .. ' is gone') end
-  return text
+  local plan = run.plan
+  if not plan.fields[field] then
+    local node = run.node or '0'
+    local found = next(plan.fields) and read_plan(plan, field)
+      or read_plan(plan, field, 'taps', 'nodes', 'w' .. node, 'n' .. node)
+    if not found then error('the plan of run ' .. run.id .. ' is gone') end
+  end
+  return plan.fields[field]
 end
 
 local function work_of(run, node)
-  local work = run.works[node]
-  if not work then
-    work = plan_field(run, 'w' .. node) .. run.level
-    run.works[node] = work
-  end
-  return work
+  return plan_field(run, 'w' .. node) .. run.level
 end
 
 local function route_of(run, stream)
-  local route = run.routes[stream]
+  local route = run.plan.routes[stream]
   if route then return route end
   route = {}
   local list = words(plan_field(run, 's' .. stream))
   route.tap = list[1] == '1'
   for k = 2, #list, 2 do route[#route + 1] = {node = list[k], mode = list[k + 1]} end
-  run.routes[stream] = route
+  run.plan.routes[stream] = route
   return route
 end
 
@@ -105,17 +120,18 @@ end
 
 local function queue_of(run, node)
   if not run.queued[node] then
-    run.queued[node] = tonumber(call('HGET', run.key, 'q:' .. node) or 0)
-    run.waiting[node] = run.queued[node] == 0 and 0 or call('LLEN', run.key .. ':b:' .. node)
+    run.queued[node] = node == run.node and run.queue or tonumber(call('HGET', run.key, 'q:' .. node) or 0)
+    run.waiting[node] = run.queued[node] == 0 and 0 or check('list', run.key .. ':b:' .. node)
   end
   return run.queued[node]
 end
 
 -- Frames may be put before a node.
 local function check_node(run, node)
-  check('stream', work_of(run, node))
+  local work = work_of(run, node)
+  check('stream', work)
   check('list', run.key .. ':b:' .. node)
-  if env.windows then window_of(work_of(run, node)) end   -- `end` puts nothing before a node
+  window_of(work)
 end
 
 -- Frames may be published into a stream.
@@ -136,14 +152,18 @@ local function nodes_of(run)
   return run.digest and tonumber(plan_field(run, 'nodes')) or 0
 end
 
--- The run may end.
-local function check_end(run)
-  for _, stream in ipairs(taps_of(run)) do check('stream', run.key .. ':s:' .. stream) end
-  if run.listen then check('stream', run.key .. ':events') end
-  check('zset', env.ended)
-  check('stream', env.news)
+local function check_timers()
   check('zset', env.due)
   check('hash', env.later)
+end
+
+-- The run may end, with its work done or before.
+local function check_end(run, early)
+  for _, stream in ipairs(taps_of(run)) do check('stream', run.key .. ':s:' .. stream) end
+  if run.listen then check('stream', run.key .. ':events') end
+  if run.deadline then check_timers() end
+  check('zset', env.ended)
+  if early then check('stream', env.news) end
 end
 
 -- A task may be done, and so anything that follows from it, up to the run.
@@ -224,6 +244,7 @@ end
 -- A stream has got its last value. `done` collects nodes whose last token this takes.
 local function close(run, stream, done)
   local route = route_of(run, stream)
+  run.closed[stream] = true
   if route.tap then tap(run, stream).closed = true end
   event(run, 'closed', stream, '')
   for _, to in ipairs(route) do
@@ -237,7 +258,7 @@ end
 
 local function complete(run, node, done)
   event(run, 'done', node, '')
-  for _, stream in ipairs(words(call('HGET', run.plan, 'n' .. node))) do
+  for _, stream in ipairs(words(plan_field(run, 'n' .. node))) do
     if call('HINCRBY', run.key, 'c:' .. stream, -1) == 0 then close(run, stream, done) end
   end
   if call('HINCRBY', run.key, 'left', -1) == 0 and not run.ending then run.ending = 'done' end
@@ -286,7 +307,7 @@ local function finish(run, state, failure)
   end
   for _, stream in ipairs(taps_of(run)) do
     -- Also a run that is done may have an open input, if nobody needed the rest of it.
-    if tonumber(call('HGET', run.key, 'c:' .. stream) or 1) > 0 then
+    if not run.closed[stream] and tonumber(call('HGET', run.key, 'c:' .. stream) or 1) > 0 then
       call('XADD', run.key .. ':s:' .. stream, '*', 'n', 0, 'f', '-', 'l', '', 'v', '', 'e', state, 'x', failure)
     end
     call('PEXPIRE', run.key .. ':s:' .. stream, run.retention)
@@ -296,9 +317,11 @@ local function finish(run, state, failure)
     call('XADD', env.news, 'MAXLEN', '~', 1000, '*', 'kind', 'ended', 'run', run.id)
     call('PEXPIRE', env.news, 3600000)
   end
-  event(run, state, run.id, '')
+  if run.listen then
+    event(run, state, run.id, '')
+    call('PEXPIRE', run.key .. ':events', run.retention)
+  end
   call('PEXPIRE', run.key .. ':blobs', run.retention)
-  call('PEXPIRE', run.key .. ':events', run.retention)
   call('PEXPIRE', run.key, run.retention)
   call('ZADD', env.ended, env.now + run.retention, run.id)
 end

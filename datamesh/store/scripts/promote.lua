@@ -15,7 +15,7 @@ local function read_due(name)
   local run = load(env.run_prefix .. id)
   if run.origin ~= origin then return end
   if kind == 'deadline' and (run.state == 'open' or run.state == 'waiting') then
-    check_end(run)
+    check_end(run, true)
     check('hash', env.waiting)
     run.ending = 'timeout'
   elseif kind == 'retry' and run.state == 'open' then

@@ -37,26 +37,28 @@ local function read_item()
   item.work, item.id, run_key, item.origin, item.node, item.step, item.mark = take(7)
   item.finished, item.skipped, item.buried, item.failure = take(4)
   item.finished, item.skipped, item.buried = tonumber(item.finished), tonumber(item.skipped), tonumber(item.buried)
-  item.run, item.step, item.terminal = load(run_key), tonumber(item.step), item.finished + item.skipped + item.buried
+  item.run, item.step, item.terminal = load(run_key, item.node), tonumber(item.step), item.finished + item.skipped + item.buried
   item.frames, item.retries, item.returned, item.dead = rows(5), rows(5), rows(4), rows(4)
   return item
 end
 
--- Look at all that the item may write to; `spent` sums what is taken from each task.
-local function check_item(item, spent)
+-- Look at all that the item may write to; `left` has what will be left open of each task.
+local function check_item(item, left)
   local run, node = item.run, item.node
   check('stream', item.work)
+  check('hash', marks)
   if run.state ~= 'open' then return end
   check_node(run, node)
   for k = item.frames.first, item.frames.last, 5 do check_stream(run, ARGV[k]) end
-  if item.retries.n > 0 then
-    check('zset', env.due)
-    check('hash', env.later)
-  end
+  if item.retries.n > 0 then check_timers() end
   if item.dead.n > 0 then check('stream', dead) end
   local task = run.key .. ' ' .. node
-  spent[task] = (spent[task] or tonumber(call('HGET', run.key, 'o:' .. node) or 0)) - item.terminal
-  if item.failure ~= '' or spent[task] <= 0 then check_run(run) end
+  if not left[task] then
+    left[task] = node == run.node and run.open or tonumber(call('HGET', run.key, 'o:' .. node) or 0)
+  end
+  left[task] = left[task] - item.terminal
+  if item.failure ~= '' then check_end(run, true) end
+  if item.failure ~= '' or left[task] <= 0 then check_run(run) end
 end
 
 -- May this item be applied? Ends or keeps the delivery accordingly.
@@ -74,6 +76,7 @@ local function admit(item)
   if kept and tonumber(string.match(kept, '^%d+')) >= item.step then return 'ALREADY' end
   local held = redis.pcall('XPENDING', item.work, 'g', item.id, item.id, 1, ARGV[1])
   if held.err or #held == 0 then return 'GONE' end
+  call('HDEL', marks, '')   -- a first write that is allowed when memory is out; those that follow then are too
   call('HSET', marks, field, item.step .. ' ' .. item.mark)
   return 'OK'
 end
@@ -140,14 +143,12 @@ local function apply(item)
   count(item)
 end
 
-local items, spent = {}, {}
+local items, left = {}, {}
 for k = 1, tonumber(ARGV[4]) do
   items[k] = read_item()
-  check_item(items[k], spent)
+  check_item(items[k], left)
 end
 
--- The first write is one that is allowed when memory is out; those that follow then are too.
-call('HDEL', marks, '')
 for _, item in ipairs(items) do
   item.status = admit(item)
   if item.status == 'OK' then apply(item) end

@@ -19,7 +19,8 @@ local known = run.state
 if known and known ~= 'waiting' then
   return {run.origin == ARGV[8] and 'OK' or 'EXISTS', known, run.digest or ''}
 end
-if call('EXISTS', plan_key) == 0 then return {'NOPLAN'} end
+local plan = plan_of(ARGV[4])
+if not read_plan(plan, 'taps', 'nodes') then return {'NOPLAN'} end
 
 local at = 9
 local function rows(width)
@@ -40,9 +41,10 @@ for k = frame1, frame2, 5 do
   if ARGV[k + 2] == 'b' and call('EXISTS', run_key .. ':blobs') == 0 then return {'GONE'} end
 end
 run.state, run.digest, run.level, run.retention, run.origin = 'open', ARGV[4], ARGV[6], tonumber(ARGV[5]), ARGV[8]
-run.plan = plan_key
+run.plan = plan
 check_run(run)
 for k = frame1, frame2, 5 do check_stream(run, ARGV[k]) end
+if tonumber(ARGV[7]) > 0 then check_timers() end
 check('zset', env.runs)
 check('hash', env.waiting)
 

@@ -17,8 +17,7 @@ end
 check('zset', env.runs)
 check('zset', env.ended)
 check('hash', env.waiting)
-check('zset', env.due)
-check('hash', env.later)
+check_timers()
 call('HSET', run.key, 'state', 'waiting', 'origin', ARGV[3], 'retention', ARGV[4], 'request', ARGV[5], 'taps', ARGV[6],
   'level', ARGV[7], 'inputs', #KEYS - 7, 'started', env.now)
 for k = 8, #KEYS do
