@@ -1,7 +1,8 @@
 """BoundPlan: a plan together with what implementations add to it.
 
 A plan knows names and wires. How a task meets its input (its mode) belongs to the implementation that services
-announced, and which streams are kept for readers belongs to the start. Runs that agree in all of this share one bound plan.
+announced, and which streams are kept for readers belongs to the start. Runs that agree in all of this share one bound
+plan.
 """
 
 from __future__ import annotations

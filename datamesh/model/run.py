@@ -92,8 +92,8 @@ class RunEvent:
     """A fact about a run, for people.
 
     Attributes:
-        kind: "done" (a task has nothing left to do), "closed" (a stream has got its last value), or the state that the run
-            ended in.
+        kind: "done" (a task has nothing left to do), "closed" (a stream has got its last value), or the state in which
+            the run ended.
         subject: The task, the stream, or the run.
         time: Seconds since the epoch, by the server's clock.
     """

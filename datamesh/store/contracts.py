@@ -36,7 +36,8 @@ class Contracts:
                 where=f"task {ref}",
                 expected=found.decode(),
                 found=wire,
-                fix="Another service announced it in another form: give this one a new `version=`, or the same types and mode",
+                fix="Another service announced it in another form: "
+                "give this one a new `version=`, or the same types and mode",
             )
         self._known[ref] = contract
 

@@ -1,7 +1,7 @@
 """Every key of the mesh: what it is, who writes it, when it goes.
 
-All keys of a shard begin with the hash tag `{mesh:shard}`, so that one script may change them together on one server and
-on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and `<j>` a stream of the plan, by index.
+All keys of a shard begin with the hash tag `{mesh:shard}`, so that one script may change them together on one server
+and on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and `<j>` a stream of the plan, by index.
 
     {mesh:shard}:
     ├── members            zset  member -> deadline (ms)          join, beat, leave, reap    an hour after the last beat
@@ -30,7 +30,8 @@ on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and `<j
     ├── mesh               hash  protocol, shards                 the first to come          stays
     └── task:<ref>         string  contract of a task             announce                   30 days after it was announced
 
-The scripts build three names by themselves, all owned by a run: its key followed by `:s:<j>`, `:b:<i>` and the fixed names above.
+The scripts build some names by themselves, all owned by a run: its key followed by `:s:<j>`, `:b:<i>`, `:w:<k>` and the
+fixed names above.
 """
 
 from __future__ import annotations

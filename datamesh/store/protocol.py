@@ -1,7 +1,8 @@
 """The protocol: one typed method per script, and the loop that repeats what may be repeated.
 
-Every script is safe to call again with the same arguments, so a lost reply is answered by the same call once more. What is
-transient (a lost connection, a failover, a script the server forgot) never reaches a caller before its patience is over.
+Every script is safe to call again with the same arguments, so a lost reply is answered by the same call once more. What
+is transient (a lost connection, a failover, a script the server forgot) never reaches a caller before its patience is
+over.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def load_script(name: str) -> Script:
 SCRIPTS = {
     name: load_script(name)
     for name in (
-        "beat", "blob", "end", "join", "leave", "listen", "plan", "promote", "push", "reap", "recover", "settle", "stage",
-        "submit", "sweep", "take", "wait",
+        "beat", "blob", "end", "join", "leave", "listen", "plan", "promote", "push", "reap", "recover", "settle",
+        "stage", "submit", "sweep", "take", "wait",
     )
 }  # fmt: skip
 """All scripts by name; read at import, so that a broken installation shows at once."""

@@ -96,7 +96,8 @@ async def _greet(protocol: ShardProtocol, endpoint: Endpoint) -> None:
         raise StoreUnavailableError(
             where=f"Redis at {endpoint}",
             problem=str(error),
-            fix="Start it, or set DATAMESH_URL, `url=` or `client=` to another Redis, or to nothing for the embedded server",
+            fix="Start it, or set DATAMESH_URL, `url=` or `client=` to another Redis, "
+            "or to nothing for the embedded server",
         ) from error
     except ReplyError as error:
         raise StoreUnavailableError(

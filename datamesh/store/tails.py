@@ -104,10 +104,11 @@ class Tails:
                 channel = self._channels[key] = _Channel(after, run_key)
             channel.used = time.monotonic()
             if entry_key(after) < entry_key(channel.since):
-                return await self.range(key, after)
+                if found := await self.range(key, after):
+                    return found
+                await self._look_for(channel)
             channel.unread = 0
-            found = channel.after(after)
-            if found:
+            if found := channel.after(after):
                 return found
             await self._wait(key, channel)
 
@@ -139,6 +140,10 @@ class Tails:
             try:
                 await self._read_once(wanted)
             except (LinkLost, ReplyError):
+                await asyncio.sleep(_PAUSE)
+            except StoreError as error:
+                for channel in wanted.values():
+                    channel.release(error)
                 await asyncio.sleep(_PAUSE)
             await self._look()
 
@@ -172,11 +177,15 @@ class Tails:
                 continue
             channel.looked = now
             try:
-                alive = await self._protocol.command("EXISTS", channel.owner)
+                await self._look_for(channel)
+            except UnknownRunError as error:
+                channel.release(error)
             except StoreError:
                 continue
-            if not alive:
-                channel.release(UnknownRunError(run_id=channel.owner.rpartition("run:")[2]))
+
+    async def _look_for(self, channel: _Channel) -> None:
+        if channel.owner and not await self._protocol.command("EXISTS", channel.owner):
+            raise UnknownRunError(run_id=channel.owner.rpartition("run:")[2])
 
     async def close(self) -> None:
         """Stop reading; those who wait get an error."""

@@ -86,10 +86,10 @@ class DeliveryRun(ABC):
             self.retry_ms = min(again.delay_ms for again in settlement.retries)
 
     async def _abort(self, error: DatameshError) -> None:
-        """What cannot be settled would stay with us for ever, and its run would never end: end the run with the reason."""
+        """What cannot be settled would stay with us for ever, and its run too: end the run with the reason."""
         _log.error("delivery %s cannot be settled: %s", self.delivery.id, error)
-        run_id = self.delivery.run_id
-        failure = Failure.of(error, task=self._name, attempt=self.delivery.attempt, run_id=run_id, service=self._service)
+        run_id, attempt = self.delivery.run_id, self.delivery.attempt
+        failure = Failure.of(error, task=self._name, attempt=attempt, run_id=run_id, service=self._service)
         await self.patiently(lambda: self._protocol.end(run_id, state="failed", failure=failure.pack()))
         await self._settle(Settlement(self.delivery))
 

@@ -173,7 +173,8 @@ async def run_status(shard: ShardStore, run_id: str, plan: Plan) -> RunStatus:
         )
     return RunStatus(
         run_id, plan.flow, state, missing, tasks, streams, _number(fields, "started") / 1000,
-        _number(fields, "ended") / 1000 if "ended" in fields else None, _error(run_id, state, fields.get("failure", b"")),
+        _number(fields, "ended") / 1000 if "ended" in fields else None,
+        _error(run_id, state, fields.get("failure", b"")),
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ class Intake:
         return [delivery_of(work.decode(), entry, fields) for work, rows in reply or () for entry, fields in rows]
 
     def _ordered(self) -> list[str]:
-        """Streams in the order in which they are drained: by priority, but now and then by chance, so that none starves."""
+        """Streams in the order in which to drain them: by priority, now and then by chance, so that none starves."""
         works = self._works[:]
         random.shuffle(works)
         if random.random() >= _CHANCE_SHARE:

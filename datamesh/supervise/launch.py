@@ -117,7 +117,8 @@ def prepare(
     frames = {name: encode(types.codec(plan, name), some, blobs) for name, some in values.items()}
     return Launch(
         plan, check_name("run id", run_id) if run_id is not None else secrets.token_hex(12), frames, blobs, open_inputs,
-        all_outputs, retention_ms, int(1000 * deadline) if deadline else 0, Level.of(priority).value, secrets.token_hex(8),
+        all_outputs, retention_ms, int(1000 * deadline) if deadline else 0, Level.of(priority).value,
+        secrets.token_hex(8),
     )  # fmt: skip
 
 
@@ -192,6 +193,7 @@ class Launcher:
         raise _lost(launch)
 
     async def _submission(self, launch: Launch, bound: BoundPlan) -> Submission:
+        counters = bound.start_fields | {"all": int(launch.all_outputs), "open": int(launch.open_inputs)}
         staged: list[tuple[str, int, str, int, int]] = []
         inline: list[tuple[int, Frame]] = []
         token = secrets.token_hex(6)
@@ -203,8 +205,8 @@ class Launcher:
                 staged += await self._stage(launch, bound, index, token, frames)
         complete = [] if launch.open_inputs else [bound.stream_index[name] for name in launch.plan.inputs]
         return Submission(
-            launch.run_id, bound.digest, launch.origin, launch.retention_ms, launch.level, launch.deadline_ms,
-            bound.start_fields | {"all": int(launch.all_outputs), "open": int(launch.open_inputs)}, staged, inline, complete, bound.starters,
+            launch.run_id, bound.digest, launch.origin, launch.retention_ms, launch.level, launch.deadline_ms, counters,
+            staged, inline, complete, bound.starters,
         )  # fmt: skip
 
     async def _stage(

@@ -69,8 +69,9 @@ class Member:
         self.plans = Plans(shard.protocol)
         self._settler = Settler(shard.protocol, member=lambda: self.id, fenced=self.fenced)
         self._intake = Intake(
-            shard.protocol, shard.intake, slots=service.slots, works=list(self._works), member=lambda: self.id, most=self._most,
-            ready=lambda: self._unbegun, deliver=self._deliver, give_back=self._return, held=self._holds, fenced=self.fenced,
+            shard.protocol, shard.intake, slots=service.slots, works=list(self._works), member=lambda: self.id,
+            most=self._most, ready=lambda: self._unbegun, deliver=self._deliver, give_back=self._return,
+            held=self._holds, fenced=self.fenced,
         )  # fmt: skip
         for served in service.served.values():
             if served.slots is not None:

@@ -119,7 +119,8 @@ class Progress:
     @property
     def is_dirty(self) -> bool:
         """Whether a settlement now would say anything."""
-        return bool(self.bare or self._given or self._failed or self._returned) or any(e.count for e in self._emitters.values())
+        ended = self.bare or self._given or self._failed or self._returned
+        return bool(ended) or any(emitter.count for emitter in self._emitters.values())
 
     # ------------------------------------------------------------------------------------------- settlements
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgpack
 import pytest
-import redis
 
 from datamesh.codec.frame import decode_lineages, span
 from datamesh.model.bound import BoundPlan
@@ -45,11 +44,11 @@ class Rig:
     """One shard, seen by several members at once and by a test that knows everything.
 
     Attributes:
-        client: Looks at the server; scripts go through `protocol`.
+        client: A synchronous client of redis-py, to look at the server with; scripts go through `protocol`.
         works: Work streams that members join and take from, all levels.
     """
 
-    client: redis.Redis
+    client: Any
     endpoint: Endpoint
     keys: ShardKeys
     protocol: ShardProtocol
@@ -57,7 +56,7 @@ class Rig:
     bounds: dict[str, BoundPlan] = field(default_factory=dict)
 
     @classmethod
-    def on(cls, client: redis.Redis, url: str, mesh: str, shard: int = 0) -> Rig:
+    def on(cls, client: Any, url: str, mesh: str, shard: int = 0) -> Rig:
         endpoint = endpoint_of(locate(url, None, mesh), None)
         keys = ShardKeys(mesh, shard)
         return cls(client, endpoint, keys, ShardProtocol(keys, endpoint.link(keys.prefix), endpoint, patience=2.0))
@@ -98,7 +97,9 @@ class Rig:
             bound.start_fields, staged, frames, closed, bound.starters,
         )  # fmt: skip
 
-    async def start(self, bound: BoundPlan, run_id: str = "R", *, values: int | Sequence[Any] = 0, **options: Any) -> str:
+    async def start(
+        self, bound: BoundPlan, run_id: str = "R", *, values: int | Sequence[Any] = 0, **options: Any
+    ) -> str:
         """Start a run whose inputs get these values (a number: 0, 1, 2, ...), one frame each; return its state."""
         given = list(range(values)) if isinstance(values, int) else list(values)
         inputs = {name: frames(given) for name in bound.plan.inputs}
@@ -242,7 +243,7 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry:
     return Entry(values, lineages, fields.get(b"e", b"").decode(), fields.get(b"x", b""))
 
 
-def _content(client: redis.Redis, key: bytes) -> Any:
+def _content(client: Any, key: bytes) -> Any:
     match client.type(key):
         case b"string":
             return client.get(key)
@@ -260,7 +261,7 @@ def _content(client: redis.Redis, key: bytes) -> Any:
             raise AssertionError(f"{key!r} is a {other!r}")
 
 
-def _group(client: redis.Redis, key: bytes, group: Mapping[str, Any]) -> Any:
+def _group(client: Any, key: bytes, group: Mapping[str, Any]) -> Any:
     held = client.xpending_range(key, group["name"], "-", "+", 100_000)
     return (
         {name: group[name] for name in ("name", "last-delivered-id")},

@@ -1,7 +1,7 @@
 """A simulated mesh on real scripts: random flows, and members that crash, pause, come back and lose replies.
 
-What a task gives is computed from the value alone, so what a run must bring is known from the start. A value is the list
-of steps of its lineage: `[3, 0]` is the first value that came of the fourth input.
+What a task gives is computed from the value alone, so what a run must bring is known from the start. A value is the
+list of steps of its lineage: `[3, 0]` is the first value that came of the fourth input.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 import msgpack
 
 from datamesh.codec.frame import encode_lineages
-from datamesh.model.bound import BoundPlan
 from datamesh.model.modes import Mode
 from datamesh.model.task import Task
-from datamesh.store.frames import PLAIN, Burial, Delivery, Frame, Requeue, Settlement, Status
+from datamesh.store.frames import PLAIN, Delivery, Frame, Requeue, Settlement, Status
 from tests.protocol.rig import Rig, values_of
 
 Value = list[int]

@@ -217,9 +217,9 @@ async def test_what_was_taken_over_in_a_lost_reply_is_found_with_its_mark(rig: R
     await rig.join("n")
     rig.expire("m")
     (told,) = await rig.reap("n")
-    (found,) = await rig.protocol.recover("n", works=rig.works) or ()
-    assert found == told
-    assert (found.step, found.mark, found.deaths) == (1, b"half", 1)
+    found = await rig.protocol.recover("n", works=rig.works)
+    assert found == [told]
+    assert (told.step, told.mark, told.deaths) == (1, b"half", 1)
 
 
 async def test_entries_that_do_not_exist_any_more_are_forgotten(rig: Rig) -> None:

@@ -25,7 +25,9 @@ def test_what_users_write_type_checks() -> None:
 @pytest.mark.slow
 def test_what_is_wrong_does_not_type_check(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
-    wrong.write_text("from datamesh import IO\n\nasync def read(numbers: IO[int]) -> str:\n    return await numbers.first()\n")
+    wrong.write_text(
+        "from datamesh import IO\n\nasync def read(numbers: IO[int]) -> str:\n    return await numbers.first()\n"
+    )
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", str(wrong)], cwd=ROOT, capture_output=True, text=True, check=False
     )
