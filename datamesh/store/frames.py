@@ -46,7 +46,7 @@ class Delivery:
     deaths: int = 0
     """How many members died while they held it."""
     step: int = 0
-    """Number of the last advance that was recorded for it."""
+    """Number of the last advance that was sent for it."""
     origin: str = ""
     """Token of the start that it belongs to: a run id may be used again when its run is forgotten."""
 
@@ -91,8 +91,8 @@ class Settlement:
         """The arguments of `settle.lua` for this item."""
         d = self.delivery
         args: list[str | int | bytes] = [
-            d.work, d.entry_id, run_key, d.origin, d.node, self.step, self.mark,
-            self.done, self.skipped, sum(b.frame.count for b in self.burials), self.failure,
+            d.work, d.entry_id, d.frame.count, run_key, d.origin, d.node, self.step,
+            self.step - 1 if self.step else d.step, self.mark, self.done, self.skipped, sum(b.frame.count for b in self.burials), self.failure,
             len(self.outputs),
         ]  # fmt: skip
         for stream, frame in self.outputs:

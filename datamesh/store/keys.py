@@ -17,18 +17,18 @@ and on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and
     ├── runs               zset  run id -> start (ms)             submit, sweep              with the runs
     ├── ended              zset  run id -> end of retention (ms)  settle, end, sweep         with the runs
     ├── waiting            hash  run id -> flow that waits        wait, submit, end          until it starts
-    ├── plan:<digest>      hash  a bound plan                     plan                       30 days after its last start
+    ├── plan:<digest>      hash  a bound plan                     plan                       30 days after a start
     ├── run:<id>           hash  state and counters of a run      submit, settle, ...        retention after its end
     ├── run:<id>:s:<j>     stream, no group: frames of a stream   submit, push, settle       retention after its end
     ├── run:<id>:b:<i>     list  frames that wait for the window  submit, push, settle       with the run's end
     ├── run:<id>:w:<k>     list  frames of the k-th input         wait                       with the start, or the end
     ├── run:<id>:blobs     hash  digest -> large value            blob                       retention after its end
     ├── run:<id>:events    stream of facts, if one listens        listen, settle, end        retention after its end
-    └── run:<id>:t:<token>:...  inputs being brought in           stage                      a minute, or renamed at submit
+    └── run:<id>:t:<token>:...  inputs being brought in           stage                      a minute, or renamed
 
     {mesh}:
     ├── mesh               hash  protocol, shards                 the first to come          stays
-    └── task:<ref>         string  contract of a task             announce                   30 days after it was announced
+    └── task:<ref>         string  contract of a task             announce                   30 days after the last
 
 The scripts build some names by themselves, all owned by a run: its key followed by `:s:<j>`, `:b:<i>`, `:w:<k>` and the
 fixed names above.

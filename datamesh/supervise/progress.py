@@ -74,7 +74,6 @@ class Progress:
         self._returned: list[Requeue] = []
         self._lineages: list[tuple[int, ...]] | None = None
         self._parts: list[bytes] | None = None
-        self.step = delivery.step
 
     # ----------------------------------------------------------------------------------------- what is told
 
@@ -141,8 +140,8 @@ class Progress:
         self._take_failed(out)
         out.returned, self._returned = self._returned, []
         if not final:
-            self.step += 1
-            out.step = self.step
+            self.delivery.step += 1
+            out.step = self.delivery.step
             out.mark = Marked(list(self.left), self._all_marks()).pack()
         return out, blobs
 

@@ -86,7 +86,7 @@ class Settler:
             return
         for item, result in zip(batch, results, strict=True):
             _answer(item, result)
-        if results[0].status is Status.FENCED:
+        if any(result.status is Status.FENCED for result in results):
             self._fenced(member)
 
     async def _patiently(self, member: str, settlements: list[Settlement]) -> list[Settled]:

@@ -1,100 +1,20 @@
-"""A simulated mesh on real scripts: random flows, and members that crash, pause, come back and lose replies.
-
-What a task gives is computed from the value alone, so what a run must bring is known from the start. A value is the
-list of steps of its lineage: `[3, 0]` is the first value that came of the fourth input.
-"""
+"""A simulated mesh on real scripts: random flows, and members that crash, pause, come back and lose replies."""
 
 from __future__ import annotations
 
 import random
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgpack
 
-from datamesh.codec.frame import encode_lineages
-from datamesh.model.modes import Mode
-from datamesh.model.task import Task
-from datamesh.store.frames import PLAIN, Delivery, Frame, Requeue, Settlement, Status
+from datamesh.store.frames import Delivery, Frame, Requeue, Settlement, Status
+from tests.protocol.flows import WHOLE_VALUES, Flow, Value, frame_of, given, given_by_whole, split
 from tests.protocol.rig import Rig, values_of
 
-Value = list[int]
 WINDOW = 3
 MOST_FAILURES = 2
-_WHOLE_VALUES = 3
-_FIRST_OF_WHOLE = 1000
-
-
-def frame_of(values: Sequence[Value]) -> Frame:
-    """A frame whose lineages are its values."""
-    return Frame(len(values), PLAIN, encode_lineages([tuple(v) for v in values]), msgpack.packb(list(values)))
-
-
-def split(rnd: random.Random, values: Sequence[Value], most: int = 4) -> list[Frame]:
-    """Frames of random sizes."""
-    parts, at = [], 0
-    while at < len(values):
-        size = rnd.randint(1, most)
-        parts.append(frame_of(values[at : at + size]))
-        at += size
-    return parts
-
-
-@dataclass(frozen=True)
-class Flow:
-    """A random flow.
-
-    Attributes:
-        tasks: A producer stands before its consumers.
-        modes: By name; a task that waits is not among them.
-    """
-
-    tasks: tuple[Task, ...]
-    modes: dict[str, Mode]
-
-    @classmethod
-    def draw(cls, rnd: random.Random) -> Flow:
-        streams, tasks, modes = ["in"], [], {}
-        for number in range(rnd.randint(1, 6)):
-            kind = rnd.choices(("each", "wait", "stream"), (6, 2, 2))[0]
-            reads = rnd.sample(streams, 1 if kind == "each" else min(len(streams), rnd.randint(1, 2)))
-            writes = [f"s{number}-{place}" for place in range(rnd.randint(1, 2))]
-            if kind == "stream":
-                modes[f"t{number}"] = Mode.STREAM
-            tasks.append(Task(f"t{number}", reads, writes, wait=kind == "wait"))
-            streams += writes
-        if "in" not in {name for task in tasks for name in task.inputs}:
-            tasks.append(Task("first", "in", "s-first"))
-        return cls(tuple(tasks), modes)
-
-    def expected(self, inputs: Iterable[Value]) -> dict[str, list[Value]]:
-        """Values of each stream of a run."""
-        found: dict[str, list[Value]] = {"in": list(inputs)}
-        for task in self.tasks:
-            for output in task.outputs:
-                if self.is_whole(task.name):
-                    found[output] = given_by_whole(output)
-                else:
-                    found[output] = [result for value in found[task.inputs[0]] for result in given(output, value)]
-        return found
-
-    def is_whole(self, name: str) -> bool:
-        """Whether one delivery stands for all of a task's streams."""
-        (task,) = (task for task in self.tasks if task.name == name)
-        return task.wait or name in self.modes
-
-
-def given(output: str, value: Value) -> list[Value]:
-    """What a task gives for one value to one output: 0 to 3 values; a single one keeps its lineage."""
-    count = zlib.crc32(repr((output, value)).encode()) % 4
-    return [value] if count == 1 else [[*value, place] for place in range(count)]
-
-
-def given_by_whole(output: str) -> list[Value]:
-    """What a task of whole streams gives to one output."""
-    return [[_FIRST_OF_WHOLE + zlib.crc32(output.encode()) % 100, place] for place in range(_WHOLE_VALUES)]
 
 
 @dataclass
@@ -107,7 +27,7 @@ class Held:
 
     @classmethod
     def of(cls, delivery: Delivery) -> Held:
-        everything = range(delivery.frame.count or _WHOLE_VALUES)
+        everything = range(delivery.frame.count or WHOLE_VALUES)
         return cls(delivery, msgpack.unpackb(delivery.mark) if delivery.mark else list(everything), delivery.step)
 
 
@@ -312,6 +232,7 @@ class World:
     def _advance(self, held: Held) -> Settlement:
         """Some of what is left is finished now, and perhaps some given back; the delivery stays."""
         held.step += 1
+        held.delivery.step = held.step
         count = self.rnd.randint(0, len(held.left))
         now, held.left = held.left[:count], held.left[count:]
         out = Settlement(held.delivery, step=held.step)
@@ -397,13 +318,13 @@ class World:
             await self.disturb(member, act)
 
     async def disturb(self, member: Member, act: float) -> None:
-        if act < 0.92:
+        if act < 0.905:
             await self.crash(member)
-        elif act < 0.95:
+        elif act < 0.935:
             await self.freeze(member)
-        elif act < 0.97:
+        elif act < 0.95:
             await self.leave(member)
-        elif act < 0.975:
+        elif act < 0.953:
             await self.cancel()
         elif self.zombies and (zombie := self.rnd.choice(self.zombies)).held:
             await self.settle(zombie)

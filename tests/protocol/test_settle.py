@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from datamesh.model.modes import Mode
 from datamesh.model.task import Task
 from datamesh.store.frames import Burial, Requeue, Settlement, Status
 from tests.protocol.rig import Rig, frame, frames, on_both_servers, values_of
@@ -266,126 +265,6 @@ async def test_the_reply_tells_of_the_fullest_task_that_was_fed(rig: Rig) -> Non
     assert settled.open_values == 10  # and the input that may bring more
     (settled,) = await rig.protocol.settle("m", [rig.done(second)])
     assert settled.open_values == 0
-
-
-# --------------------------------------------------------------------------------------- tasks of whole streams
-
-
-async def test_a_stream_task_is_delivered_with_the_start_and_done_when_it_is_settled(rig: Rig) -> None:
-    bound = await rig.bind(A, Task("s", "mid", "out"), s=Mode.STREAM)
-    await rig.join("m")
-    await rig.start(bound, values=1)
-    taken = {rig.name_of(delivery): delivery for delivery in await rig.take("m")}
-    assert set(taken) == {"a", "s"}
-    assert taken["s"].frame.count == 0
-    assert await rig.settle("m", rig.done(taken["s"], out=["early"])) == [OK]
-    assert (rig.ended(bound, "out"), rig.run()["state"]) == ("done", "open")
-    await rig.settle("m", rig.done(taken["a"], mid=[1, 2]))
-    assert rig.run()["state"] == "done"
-    assert (rig.values(bound, "mid"), rig.ended(bound, "mid")) == ([1, 2], "done")
-
-
-async def test_an_input_that_nobody_needs_any_more_ends_with_the_run(rig: Rig) -> None:
-    bound = await rig.bind(Task("s", "in", "out"), s=Mode.STREAM)
-    await rig.join("m")
-    await rig.start(bound, values=1, complete=False)
-    assert await rig.settle("m", rig.done(await rig.take_one("m"), out=["first only"])) == [OK]
-    assert rig.run()["state"] == "done"
-    assert (rig.values(bound, "in"), rig.ended(bound, "in")) == ([0], "done")
-
-
-async def test_a_wait_task_is_delivered_when_all_its_inputs_are_complete(rig: Rig) -> None:
-    join = Task("j", ["mid", "side"], "out", wait=True)
-    bound = await rig.bind(A, Task("c", "in", "side"), join)
-    await rig.join("m")
-    await rig.start(bound, values=1)
-    one, other = await rig.take("m")
-    await rig.settle("m", rig.echo(one))
-    assert await rig.take("m") == []
-    await rig.settle("m", rig.echo(other))
-    waited = await rig.take_one("m")
-    assert (rig.name_of(waited), waited.frame.count) == ("j", 0)
-    assert await rig.settle("m", rig.done(waited, out=["all"])) == [OK]
-    assert (rig.values(bound, "out"), rig.ended(bound, "out"), rig.run()["state"]) == (["all"], "done", "done")
-
-
-async def test_wait_tasks_follow_each_other(rig: Rig) -> None:
-    bound = await rig.bind(Task("w", "in", "mid", wait=True), Task("x", "mid", "out", wait=True))
-    await rig.join("m")
-    await rig.start(bound, values=2)
-    first = await rig.take_one("m")
-    assert rig.name_of(first) == "w"
-    await rig.settle("m", rig.done(first, mid=[5]))
-    second = await rig.take_one("m")
-    assert rig.name_of(second) == "x"
-    await rig.settle("m", rig.done(second, out=[6]))
-    assert rig.run()["state"] == "done"
-
-
-# ------------------------------------------------------------------------------------------ advances and marks
-
-
-async def test_an_advance_publishes_and_keeps_the_delivery_and_its_mark(rig: Rig) -> None:
-    bound = await rig.bind(A, B)
-    await rig.join("m")
-    await rig.start(bound, values=1)
-    delivery = await rig.take_one("m")
-    advance = Settlement(delivery, step=1, mark=b"so far 2", outputs=[(1, frame([1, 2]))])
-    assert await rig.settle("m", advance) == [OK]
-    before = rig.snapshot()
-    assert await rig.settle("m", advance) == [ALREADY]
-    assert rig.snapshot() == before
-    assert rig.values(bound, "mid") == [1, 2]
-    assert rig.client.hgetall(rig.keys.marks) == {f"{delivery.work} {delivery.entry_id}".encode(): b"1 so far 2"}
-    assert (rig.queued(bound, "a"), rig.run()["o:0"]) == (1, "1")
-    assert await rig.settle("m", rig.done(delivery, mid=[3])) == [OK]
-    assert rig.client.exists(rig.keys.marks) == 0
-    assert (rig.values(bound, "mid"), rig.ended(bound, "mid")) == ([1, 2, 3], "done")
-
-
-async def test_a_later_advance_replaces_the_mark_and_an_earlier_one_comes_too_late(rig: Rig) -> None:
-    bound = await rig.bind(A)
-    await rig.join("m")
-    await rig.start(bound, values=1)
-    delivery = await rig.take_one("m")
-    for step in (1, 2):
-        advance = Settlement(delivery, step=step, mark=b"%d" % step, outputs=[(1, frame([step]))])
-        assert await rig.settle("m", advance) == [OK]
-    assert await rig.settle("m", Settlement(delivery, step=1, mark=b"1", outputs=[(1, frame([1]))])) == [ALREADY]
-    assert rig.values(bound, "mid") == [1, 2]
-    assert list(rig.client.hgetall(rig.keys.marks).values()) == [b"2 2"]
-
-
-async def test_an_advance_of_what_somebody_else_holds_is_refused(rig: Rig) -> None:
-    bound = await rig.bind(A)
-    await rig.join("m")
-    await rig.join("n")
-    await rig.start(bound, values=1)
-    delivery = await rig.take_one("m")
-    before = rig.snapshot()
-    assert await rig.settle("n", Settlement(delivery, step=1, outputs=[(1, frame([1]))])) == [GONE]
-    assert rig.snapshot() == before
-    await rig.settle("m", rig.echo(delivery))
-    assert await rig.settle("m", Settlement(delivery, step=1, outputs=[(1, frame([1]))])) == [GONE]
-
-
-async def test_values_finished_early_count_and_the_rest_follows(rig: Rig) -> None:
-    bound = await rig.bind(A)
-    await rig.join("m")
-    await rig.start(bound, values=0, complete=False)
-    await rig.protocol.push("R", 0, writer="w", number=1, frames=frames(range(4), size=4), close=True)
-    delivery = await rig.take_one("m")
-    early = Settlement(
-        delivery, step=1, mark=b"3 is left", done=1, outputs=[(1, frame([0]))],
-        returned=[Requeue(frame([1, 2], start=1), 1)],
-    )  # fmt: skip
-    assert await rig.settle("m", early) == [OK]
-    assert (rig.run()["o:0"], rig.run()["d:0"]) == ("3", "1")
-    assert await rig.settle("m", Settlement(delivery, done=1, outputs=[(1, frame([3]))])) == [OK]
-    assert rig.run()["state"] == "open"
-    await rig.settle_all("m")
-    assert rig.values(bound, "mid") == [0, 3, 1, 2]
-    assert rig.run()["state"] == "done"
 
 
 # --------------------------------------------------------------------------------------------------- facts

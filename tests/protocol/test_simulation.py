@@ -30,5 +30,6 @@ async def test_every_value_comes_out_once_whatever_happens_to_members(rig: Rig, 
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
-    assert counts["taken over"] > 0
-    assert counts["fenced"] > 0
+    if FLOWS >= 12:
+        assert counts["taken over"] > 20
+        assert counts["fenced"] > 5

@@ -64,6 +64,18 @@ async def test_later_values_never_overtake_the_backlog(rig: Rig) -> None:
     assert seen == list(range(3, 22))
 
 
+async def test_what_comes_in_the_call_that_frees_room_goes_behind_the_backlog_too(rig: Rig) -> None:
+    bound = await rig.bind(A, B)
+    await rig.join("m")
+    await rig.start(bound, values=2)
+    first, second = await rig.take("m")
+    await rig.settle("m", Settlement(first, done=1, outputs=[(1, some) for some in frames(range(20))]))
+    delivery = await rig.take_one("m")
+    await rig.settle("m", rig.echo(delivery), rig.done(second, mid=[20]))
+    await rig.settle_all("m")
+    assert rig.values(bound, "out") == list(range(21))
+
+
 async def test_runs_have_windows_of_their_own(rig: Rig) -> None:
     bound = await rig.bind(A)
     await rig.join("m")
@@ -114,15 +126,15 @@ async def test_what_an_advance_gives_back_stays_in_the_window(rig: Rig) -> None:
     bound = await rig.bind(A)
     await rig.join("m")
     await rig.start(bound, complete=False)
-    some = [*frames(range(40), size=40), *frames(range(100, 115))]
+    some = [*frames(range(32), size=32), *frames(range(100, 115))]
     await rig.protocol.push("R", 0, writer="w", number=1, frames=some, close=True)
     delivery = await rig.take_one("m")
-    back = [Requeue(frame([n], start=n), 1) for n in range(1, 40)]
+    back = [Requeue(frame([n], start=n), 1) for n in range(1, 32)]
     assert await rig.settle("m", Settlement(delivery, step=1, mark=b"0", returned=back)) == [Status.OK]
-    assert (rig.queued(bound, "a"), rig.backlog(bound, "a")) == (WINDOW, 39)
+    assert (rig.queued(bound, "a"), rig.backlog(bound, "a")) == (WINDOW, 31)
     await rig.settle("m", Settlement(delivery, done=1))
-    assert (rig.queued(bound, "a"), rig.backlog(bound, "a")) == (WINDOW, 38)
-    assert await rig.settle_all("m") == 15 + 39
+    assert (rig.queued(bound, "a"), rig.backlog(bound, "a")) == (WINDOW, 30)
+    assert await rig.settle_all("m") == 15 + 31
     assert rig.run()["state"] == "done"
 
 
@@ -150,3 +162,16 @@ async def test_a_huge_start_moves_up_a_bounded_number_at_once(rig: Rig) -> None:
     assert (rig.queued(bound, "a"), rig.backlog(bound, "a")) == (500, 300)
     await rig.settle("m", rig.echo(await rig.take_one("m")))
     assert (rig.queued(bound, "a"), rig.backlog(bound, "a")) == (799, 0)
+
+
+async def test_a_full_frame_takes_as_much_of_the_window_as_its_values(rig: Rig) -> None:
+    bound = await rig.bind(A)
+    await rig.join("m")
+    await rig.start(bound, complete=False)
+    await rig.protocol.push("R", 0, writer="w", number=1, frames=frames(range(2560), size=256), close=True)
+    # One for every 32 values: 256 are 8, and the window is 16.
+    assert (rig.queued(bound, "a"), rig.backlog(bound, "a"), rig.run()["q:0"]) == (2, 8, "16")
+    await rig.settle("m", Settlement(await rig.take_one("m"), done=256))
+    assert (rig.queued(bound, "a"), rig.backlog(bound, "a"), rig.run()["q:0"]) == (2, 7, "16")
+    assert await rig.settle_all("m") == 9
+    assert (rig.run()["q:0"], rig.run()["state"]) == ("0", "done")

@@ -11,7 +11,7 @@
 -- In a run stream:   n values, f flags, l lineages, v values; e end ("done" or a state), x failure
 -- In a backlog:      the four parts of a frame with their lengths in front
 local call = redis.call
-local WINDOW, MOVES = 16, 500
+local WINDOW, MOVES, UNIT = 16, 500, 32
 local COUNTS = {hash = 'HLEN', list = 'LLEN', stream = 'XLEN', zset = 'ZCARD'}
 local env = {}   -- windows, due, later, news, runs, ended, waiting, plans, run_prefix, now
 
@@ -174,10 +174,15 @@ local function check_run(run)
   for node = 0, nodes_of(run) - 1 do check_node(run, tostring(node)) end
 end
 
+-- What a frame takes of the window: what waits behind it waits for its values, so they count and not it alone.
+local function weight(values)
+  return math.max(1, math.ceil(tonumber(values) / UNIT))
+end
+
 -- Put a frame into the node's work stream, past the window.
 local function deliver(run, node, meta, lineages, values, mark)
   local work = work_of(run, node)
-  run.queued[node] = queue_of(run, node) + 1
+  run.queued[node] = queue_of(run, node) + weight(string.match(meta, '^%d+'))
   if mark == '' then
     call('XADD', work, '*', 'r', run.id .. ' ' .. run.origin, 'p', run.digest, 'm', node .. ' ' .. meta, 'l', lineages, 'v', values)
   else
@@ -187,11 +192,12 @@ end
 
 -- Let frames of the backlog into the window.
 local function move_up(run, node)
-  local free = math.min(window_of(work_of(run, node)) - queue_of(run, node), run.waiting[node], MOVES)
-  if free <= 0 then return end
-  for _, item in ipairs(call('LPOP', run.key .. ':b:' .. node, free)) do
-    deliver(run, node, unpack4(item))
-    run.waiting[node] = run.waiting[node] - 1
+  local window, moved = window_of(work_of(run, node)), 0
+  while queue_of(run, node) < window and run.waiting[node] > 0 and moved < MOVES do
+    local most = math.min(math.ceil((window - run.queued[node]) / weight(256)), MOVES - moved)
+    local items = call('LPOP', run.key .. ':b:' .. node, most)
+    for _, item in ipairs(items) do deliver(run, node, unpack4(item)) end
+    run.waiting[node], moved = run.waiting[node] - #items, moved + #items
   end
 end
 
@@ -207,8 +213,8 @@ end
 
 -- Put frames that were on their way before ahead of all that waits: {meta, lineages, values, mark}, in order.
 local function put_first(run, node, frames)
-  local k, room = 1, window_of(work_of(run, node)) - queue_of(run, node)
-  while k <= #frames and k <= room do
+  local k, window = 1, window_of(work_of(run, node))
+  while k <= #frames and queue_of(run, node) < window do
     deliver(run, node, unpack(frames[k]))
     k = k + 1
   end

@@ -6,15 +6,17 @@
 --
 -- KEYS  members, windows, marks, due, later, dead, news, runs, ended
 -- ARGV  member, plan prefix, run prefix, number of items, then for each item:
---         work stream, entry id, run key, origin, node, step, mark,
+--         work stream, entry id, values of the entry, run key, origin, node, step, last step, mark,
 --         done, skipped, buried, failure ('' or the failure that ends the run),
 --         number of frames,    then each: stream, values, flags, lineages, values
 --         number of retries,   then each: delay in ms, meta, lineages, values, mark
 --         number given back,   then each: meta, lineages, values, mark
 --         number of buried,    then each: meta, lineages, values, reason
 --       step 0 ends the delivery; step k > 0 is its k-th advance and leaves it with this member, with `mark` kept.
+--       The last step is the one that its owner was told of. If the store knows of another, it has lost writes, and what
+--       was published with them: the owner is FENCED, and its successor repeats from what the store knows.
 --       The origin tells this run from an earlier one of the same id, whose deliveries may still be met.
--- Returns  FENCED, or for each item: status (OK, ALREADY, GONE), open values of the fullest task that it fed
+-- Returns  FENCED, or for each item: status (OK, ALREADY, GONE, FENCED), open values of the fullest task that it fed
 if not call('ZSCORE', KEYS[1], ARGV[1]) then return {'FENCED'} end
 env = {windows = KEYS[2], due = KEYS[4], later = KEYS[5], news = KEYS[7], runs = KEYS[8], ended = KEYS[9],
        plans = ARGV[2], run_prefix = ARGV[3], now = now_ms()}
@@ -34,7 +36,7 @@ end
 
 local function read_item()
   local item, run_key = {}, nil
-  item.work, item.id, run_key, item.origin, item.node, item.step, item.mark = take(7)
+  item.work, item.id, item.values, run_key, item.origin, item.node, item.step, item.last, item.mark = take(9)
   item.finished, item.skipped, item.buried, item.failure = take(4)
   item.finished, item.skipped, item.buried = tonumber(item.finished), tonumber(item.skipped), tonumber(item.buried)
   item.run, item.step, item.terminal = load(run_key, item.node), tonumber(item.step), item.finished + item.skipped + item.buried
@@ -61,21 +63,27 @@ local function check_item(item, left)
   if item.failure ~= '' or left[task] <= 0 then check_run(run) end
 end
 
+local function held_by_caller(item)
+  local held = redis.pcall('XPENDING', item.work, 'g', item.id, item.id, 1, ARGV[1])
+  return not held.err and #held > 0
+end
+
 -- May this item be applied? Ends or keeps the delivery accordingly.
 local function admit(item)
   local run, field = item.run, item.work .. ' ' .. item.id
   local alive = run.state == 'open' and run.origin == item.origin
+  local kept = tonumber(string.match(call('HGET', marks, field) or '0', '^%d+'))
   if item.step == 0 then
+    if alive and kept ~= tonumber(item.last) and held_by_caller(item) then return 'FENCED' end
     if call('XACK', item.work, 'g', item.id) == 0 then return 'ALREADY' end
     call('XDEL', item.work, item.id)
-    call('HDEL', marks, field)
+    if kept > 0 then call('HDEL', marks, field) end
     return alive and 'OK' or 'GONE'
   end
   if not alive then return 'GONE' end
-  local kept = call('HGET', marks, field)
-  if kept and tonumber(string.match(kept, '^%d+')) >= item.step then return 'ALREADY' end
-  local held = redis.pcall('XPENDING', item.work, 'g', item.id, item.id, 1, ARGV[1])
-  if held.err or #held == 0 then return 'GONE' end
+  if kept >= item.step then return 'ALREADY' end
+  if kept ~= tonumber(item.last) then return 'FENCED' end
+  if not held_by_caller(item) then return 'GONE' end
   call('HDEL', marks, '')   -- a first write that is allowed when memory is out; those that follow then are too
   call('HSET', marks, field, item.step .. ' ' .. item.mark)
   return 'OK'
@@ -132,7 +140,7 @@ end
 local function apply(item)
   local run, node = item.run, item.node
   if item.step == 0 then
-    run.queued[node] = queue_of(run, node) - 1
+    run.queued[node] = queue_of(run, node) - weight(item.values)
     run.freed = run.freed or {}
     run.freed[node] = true
   end
