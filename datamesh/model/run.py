@@ -36,7 +36,7 @@ class TaskStatus:
         skipped: Values given up by its policy.
         dead: Values buried.
         retrying: Frames that wait for their next attempt.
-        queued: Frames in its work stream, taken or not.
+        queued: Places it takes of the window: frames in its work stream, taken or not, one for every 32 values.
         backlog: Frames of this run that wait for the window.
     """
 

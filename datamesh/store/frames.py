@@ -92,7 +92,8 @@ class Settlement:
         d = self.delivery
         args: list[str | int | bytes] = [
             d.work, d.entry_id, d.frame.count, run_key, d.origin, d.node, self.step,
-            self.step - 1 if self.step else d.step, self.mark, self.done, self.skipped, sum(b.frame.count for b in self.burials), self.failure,
+            self.step - 1 if self.step else d.step, self.mark,
+            self.done, self.skipped, sum(b.frame.count for b in self.burials), self.failure,
             len(self.outputs),
         ]  # fmt: skip
         for stream, frame in self.outputs:

@@ -15,7 +15,6 @@ from datamesh.errors import (
     FloatingIOError,
     StoreUnavailableError,
     UnknownInputError,
-    UnresolvedFlowError,
 )
 from datamesh.model.bound import BoundPlan
 from datamesh.model.flow import Flow
@@ -95,14 +94,11 @@ def prepare(
     """Check a start and encode its inputs, before anything is written.
 
     Raises:
-        UnresolvedFlowError: The flow was not resolved.
         UnknownInputError: A value is for no input of the flow.
         FloatingIOError: An input has no value.
         InvalidValueError: A value does not fit its type.
         ConfigurationError: The run id or the deadline cannot be used.
     """
-    if not flow.is_resolved:
-        raise UnresolvedFlowError(flow=flow.name)
     if deadline is not None and not deadline > 0:
         raise ConfigurationError(f"deadline={deadline!r} cannot be used: pass seconds from now, above 0")
     plan = flow.plan
@@ -202,6 +198,9 @@ class Launcher:
             if is_small(launch.frames):
                 inline += [(index, frame) for frame in frames]
             else:
+                if index not in bound.taps:
+                    # The script counts what it puts into run streams; this goes to the tasks alone.
+                    counters[f"v:{index}"] = sum(frame.count for frame in frames)
                 staged += await self._stage(launch, bound, index, token, frames)
         complete = [] if launch.open_inputs else [bound.stream_index[name] for name in launch.plan.inputs]
         return Submission(

@@ -197,18 +197,14 @@ class Member:
         try:
             bound = self.plans.cached(delivery.digest) or await self.plans.find(delivery.digest)
             run = self._make(member, delivery, bound)
-        except DatameshError as error:
-            await self._give_up(member, delivery, error)
-            return
-        self._active[(delivery.work, delivery.entry_id)] = run
-        try:
+            self._active[(delivery.work, delivery.entry_id)] = run
             await run.run()
-        except (
-            Exception
-        ) as error:  # a fault of ours must end the run: held by a live member, nobody else would come for it
+        except Exception as error:
+            # Also a fault of ours must end the run: held by a live member, nobody else would come for it.
             await self._give_up(member, delivery, error)
-        if run.retry_ms is not None:
-            self._timers.due_in(run.retry_ms)
+        else:
+            if run.retry_ms is not None:
+                self._timers.due_in(run.retry_ms)
 
     def _make(self, member: str, delivery: Delivery, bound: BoundPlan | None) -> DeliveryRun:
         served = self._works[delivery.work]

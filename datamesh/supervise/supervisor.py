@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from datamesh.depends.binding import Binding, bind
 from datamesh.depends.overrides import Overrides
-from datamesh.errors import ConfigurationError, UnknownRunError
+from datamesh.errors import ConfigurationError, UnknownRunError, UnresolvedFlowError
 from datamesh.execute.executor import Executor
 from datamesh.execute.local import LocalExecutor
 from datamesh.model.flow import Flow
@@ -257,6 +257,10 @@ class Supervisor:
             PayloadTooLargeError: A value is over the limit.
             StoreUnavailableError: Redis cannot be reached.
         """
+        if not isinstance(flow, Flow):
+            raise ConfigurationError(f"{flow!r} cannot be started: pass a flow, `Flow.from_tasks(...).resolve()`")
+        if not flow.is_resolved:
+            raise UnresolvedFlowError(flow=flow.name)
         session = await self.session()
         assert self._types is not None
         launch = prepare(
