@@ -119,10 +119,16 @@ class Registry:
         return tuple(found.compiled for found in self.implementations() if found.compiled is not None)
 
     @contextmanager
-    def isolated(self) -> Iterator[Registry]:
-        """Forget on exit what is registered inside: for tests. Shared by all threads and coroutines of the process."""
+    def isolated(self, *, empty: bool = False) -> Iterator[Registry]:
+        """Forget on exit what is registered inside: for tests. Shared by all threads and coroutines of the process.
+
+        Args:
+            empty: Begin with nothing registered.
+        """
         with self._lock:
             kept, compiler = dict(self._by_ref), self._compiler
+            if empty:
+                self._by_ref = {}
         try:
             yield self
         finally:

@@ -238,7 +238,8 @@ class EachRun(DeliveryRun):
         if self._is_late:
             return
         longest = self._longest()
-        cost = self._spent / self._finished if self._finished else longest
+        # What waits side by side takes no longer together than alone.
+        cost = (self._spent / self._finished if self._finished else longest) / (1 + len(self._tasks))
         if longest <= _TURN and len(self._pending) * cost <= _TURN:
             # It is not slow: it waited for its turn. To break it up would make a busy service busier.
             self._timer.cancel()

@@ -17,7 +17,7 @@ from tests.faults.processes import Service
 LEASE = 1.0
 SLACK = 1.5
 """Seconds that a busy machine may add to what the protocol promises."""
-PATIENCE = 25.0
+PATIENCE = 50.0
 
 Fault = Callable[[], Awaitable[None]]
 

@@ -24,7 +24,7 @@ from tests.faults.checks import (
 )
 from tests.faults.processes import services
 
-pytestmark = [pytest.mark.anyio, pytest.mark.redis]
+pytestmark = [pytest.mark.anyio, pytest.mark.redis, pytest.mark.timeout(120)]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from tests.faults.checks import LEASE, PATIENCE, assert_once, nothing, numbers, 
 from tests.faults.processes import services
 from tests.faults.proxy import lossy_proxy
 
-pytestmark = [pytest.mark.anyio, pytest.mark.redis]
+pytestmark = [pytest.mark.anyio, pytest.mark.redis, pytest.mark.timeout(120)]
 
 CASES: dict[str, tuple[Flow, int, str, list[int]]] = {
     "double": (flows.doubling, 3000, "doubled", [2 * value for value in range(3000)]),

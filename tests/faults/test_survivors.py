@@ -14,7 +14,7 @@ from tests.faults.checks import LEASE, PATIENCE, Reading, assert_once, nothing, 
 from tests.faults.processes import Service, services
 from tests.servers import Server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.redis]
+pytestmark = [pytest.mark.anyio, pytest.mark.redis, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

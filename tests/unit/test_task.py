@@ -33,7 +33,7 @@ Context.__module__ = "datamesh.depends.context"
 
 @pytest.fixture(autouse=True)
 def own_registry() -> Iterator[Registry]:
-    with registry.isolated() as isolated:
+    with registry.isolated(empty=True) as isolated:
         isolated.compiler = None
         yield isolated
 
