@@ -127,7 +127,10 @@ class BoundPlan:
             if mode is Mode.STREAM and not (node.wait and node.reads)
         )
 
+    def waits(self, index: int) -> bool:
+        """Whether a node is delivered when its inputs are complete."""
+        return self.modes[index] is Mode.STREAM and self.plan.nodes[index].wait
+
     def _feed(self, name: str) -> str:
         index = self.node_index[name]
-        mode = self.modes[index]
-        return _WAIT if mode is Mode.STREAM and self.plan.nodes[index].wait else mode.value
+        return _WAIT if self.waits(index) else self.modes[index].value

@@ -10,6 +10,7 @@ from datamesh.store.keys import ShardKeys
 from datamesh.store.protocol import ShardProtocol
 
 _CACHED = 4096
+_SMALL = 2000
 
 
 class Plans:
@@ -55,13 +56,15 @@ class Plans:
 def plan_fields(bound: BoundPlan, keys: ShardKeys) -> dict[str, str | bytes]:
     """The fields of a plan's hash: its wire form for supervisors, and in plain words what the scripts need of it."""
     fields: dict[str, str | bytes] = {
-        "plan": bound.wire,
         "taps": " ".join(map(str, sorted(bound.taps))),
         "nodes": str(len(bound.plan.nodes)),
+        "waits": " ".join(str(index) for index in range(len(bound.plan.nodes)) if bound.waits(index)),
     }
     for index, node in enumerate(bound.plan.nodes):
         fields[f"w{index}"] = keys.work(node.ref)
         fields[f"n{index}"] = " ".join(map(str, bound.outputs[index].values()))
     for index, route in enumerate(bound.routes):
         fields[f"s{index}"] = route
-    return fields
+    everything = "".join(f"{name} {text!s}\n" for name, text in fields.items())
+    # A script reads all of a small plan at once; of a larger one it looks up what it needs.
+    return {**fields, "plan": bound.wire, "all": everything if len(everything) <= _SMALL else ""}

@@ -24,6 +24,7 @@ _UNREAD = 32
 _LINGER = 2.0
 _LINGER_ENDED = 0.2
 _LOOK_AGAIN = 10.0
+_PURGE = 0.2
 _PAUSE = 0.05
 
 
@@ -82,6 +83,9 @@ class Tails:
         self._protocol = protocol
         self._blocked = blocked
         self._channels: dict[str, _Channel] = {}
+        # Streams that have ended: their readers still come for what was read, but nobody reads on.
+        self._ended: dict[str, _Channel] = {}
+        self._purged = self._looked = 0.0
         self._watched: frozenset[str] = frozenset()
         self._loop_task: asyncio.Task[None] | None = None
         self._reading = False
@@ -99,7 +103,7 @@ class Tails:
             StoreError: The store cannot be reached.
         """
         while True:
-            channel = self._channels.get(key)
+            channel = self._channels.get(key) or self._ended.get(key)
             if channel is None:
                 channel = self._channels[key] = _Channel(after, run_key)
             channel.used = time.monotonic()
@@ -149,9 +153,10 @@ class Tails:
 
     def _wanted(self) -> dict[str, _Channel]:
         now = time.monotonic()
-        for key, channel in list(self._channels.items()):
-            if channel.is_forgotten(now):
-                del self._channels[key]
+        if now - self._purged > _PURGE:
+            self._purged = now
+            self._channels = {key: channel for key, channel in self._channels.items() if not channel.is_forgotten(now)}
+            self._ended = {key: channel for key, channel in self._ended.items() if not channel.is_forgotten(now)}
         return {key: channel for key, channel in self._channels.items() if channel.is_wanted(now)}
 
     async def _read_once(self, wanted: dict[str, _Channel]) -> None:
@@ -168,10 +173,15 @@ class Tails:
             channel = self._channels.get(key.decode())
             if channel is not None and rows:
                 channel.add(entries_of(rows))
+                if channel.has_ended:
+                    self._ended[key.decode()] = self._channels.pop(key.decode())
 
     async def _look(self) -> None:
         """Let go of those who wait for a run that is gone."""
         now = time.monotonic()
+        if now - self._looked < _PURGE:
+            return
+        self._looked = now
         for channel in list(self._channels.values()):
             if not channel.waiters or not channel.owner or now - max(channel.looked, channel.used) < _LOOK_AGAIN:
                 continue
@@ -195,4 +205,5 @@ class Tails:
         for channel in self._channels.values():
             channel.release(LinkLost("the supervisor has stopped"))
         self._channels.clear()
+        self._ended.clear()
         await self._blocked.close()

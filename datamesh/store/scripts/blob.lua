@@ -9,5 +9,9 @@ local call = redis.call
 local state = call('HGET', KEYS[2], 'state')
 if state and state ~= 'open' and state ~= 'waiting' then return {'GONE'} end
 for k = 1, #ARGV, 2 do call('HSET', KEYS[1], ARGV[k], ARGV[k + 1]) end
-if not state then call('PEXPIRE', KEYS[1], 60000) end
+if state then
+  call('HSET', KEYS[2], 'blobs', 1)
+else
+  call('PEXPIRE', KEYS[1], 60000)
+end
 return {'OK'}

@@ -1,7 +1,7 @@
 -- graph: what every script that moves values shares; put in front of submit, push, settle, promote and end.
 --
--- One table per run holds what this call has read and what it is about to change: counters are summed in `delta` and
--- written once, frames for run streams are kept until it is known whether an end marker goes with the last of them.
+-- One table per run holds what this call has read and what it is about to change: counters are read together, changed here
+-- and written together, frames for run streams are kept until it is known whether an end marker goes with the last of them.
 --
 -- A script that fails is not undone. So before its first write it looks at every key that it may write to: `check` fails
 -- where something of another kind stands, and so does a plan that is gone. What follows cannot fail.
@@ -44,7 +44,7 @@ end
 
 local plans = {}   -- digest -> what was read of a plan, for all its runs
 local function plan_of(digest)
-  if not plans[digest] then plans[digest] = {key = env.plans .. digest, fields = {}, routes = {}} end
+  if not plans[digest] then plans[digest] = {key = env.plans .. digest, routes = {}} end
   return plans[digest]
 end
 
@@ -55,22 +55,49 @@ local function load(run_key, node)
   local run = touched[run_key]
   if run then return run end
   local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline', 'origin',
-    'o:' .. (node or ''), 'q:' .. (node or ''))
+    'o:' .. (node or ''), 'q:' .. (node or ''), 'blobs')
   run = {
     key = run_key, id = string.sub(run_key, #env.run_prefix + 1), state = h[1], digest = h[2], level = h[3] or '',
-    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], origin = h[7] or '', plan = h[2] and plan_of(h[2]),
-    node = node, open = tonumber(h[8] or 0), queue = tonumber(h[9] or 0),
-    delta = {}, fields = {}, queued = {}, waiting = {}, taps = {}, tapped = {}, shut = {}, closed = {},
+    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], origin = h[7] or '', blobs = h[10],
+    plan = h[2] and plan_of(h[2]),
+    node = node, counters = {}, changed = {}, changes = {},
+    queued = {}, waiting = {}, taps = {}, tapped = {}, shut = {}, closed = {},
   }
+  if node then run.counters['o:' .. node], run.counters['q:' .. node] = tonumber(h[8] or 0), tonumber(h[9] or 0) end
   touched[run_key] = run
   order[#order + 1] = run
   return run
 end
 
+-- Read counters that will be needed, at once.
+local function prefetch(run, fields)
+  local missing = {}
+  for _, field in ipairs(fields) do
+    if not run.counters[field] then missing[#missing + 1] = field end
+  end
+  if #missing == 0 or run.is_new then return end
+  for k, n in ipairs(call('HMGET', run.key, unpack(missing))) do run.counters[missing[k]] = tonumber(n or 0) end
+end
+
+local function counter(run, field)
+  if not run.counters[field] then
+    run.counters[field] = run.is_new and 0 or tonumber(call('HGET', run.key, field) or 0)
+  end
+  return run.counters[field]
+end
+
+local function put(run, field, n)
+  if not run.changed[field] then
+    run.changed[field] = true
+    run.changes[#run.changes + 1] = field
+  end
+  run.counters[field] = n
+end
+
 local function add(run, field, n)
-  local sum = run.delta[field]
-  if not sum then run.fields[#run.fields + 1] = field; sum = 0 end
-  run.delta[field] = sum + n
+  n = counter(run, field) + n
+  put(run, field, n)
+  return n
 end
 
 local function event(run, kind, subject, text)
@@ -79,21 +106,20 @@ local function event(run, kind, subject, text)
   end
 end
 
--- Read fields of a plan at once; false if there is none.
-local function read_plan(plan, ...)
-  local texts = call('HMGET', plan.key, ...)
-  for k, field in ipairs({...}) do plan.fields[field] = texts[k] end
-  return texts[1]
+-- Read all of a plan that is small, and of a larger one how it is as a whole; false if there is none.
+local function read_plan(plan)
+  if plan.is_known == nil then
+    local all, taps, nodes, waits = unpack(call('HMGET', plan.key, 'all', 'taps', 'nodes', 'waits'))
+    plan.is_known, plan.fields = taps and true or false, {taps = taps, nodes = nodes, waits = waits}
+    for name, text in string.gmatch(all or '', '(%S+) ([^\n]*)\n') do plan.fields[name] = text end
+  end
+  return plan.is_known
 end
 
 local function plan_field(run, field)
   local plan = run.plan
-  if not plan.fields[field] then
-    local node = run.node or '0'
-    local found = next(plan.fields) and read_plan(plan, field)
-      or read_plan(plan, field, 'taps', 'nodes', 'w' .. node, 'n' .. node)
-    if not found then error('the plan of run ' .. run.id .. ' is gone') end
-  end
+  if read_plan(plan) and not plan.fields[field] then plan.fields[field] = call('HGET', plan.key, field) end
+  if not plan.fields[field] then error('the plan of run ' .. run.id .. ' is gone') end
   return plan.fields[field]
 end
 
@@ -120,7 +146,7 @@ end
 
 local function queue_of(run, node)
   if not run.queued[node] then
-    run.queued[node] = node == run.node and run.queue or tonumber(call('HGET', run.key, 'q:' .. node) or 0)
+    run.queued[node] = counter(run, 'q:' .. node)
     run.waiting[node] = run.queued[node] == 0 and 0 or check('list', run.key .. ':b:' .. node)
   end
   return run.queued[node]
@@ -166,12 +192,12 @@ local function check_end(run, early)
   if early then check('stream', env.news) end
 end
 
--- A task may be done, and so anything that follows from it, up to the run.
+-- A task may be done, and so anything that follows from it: tasks that wait are delivered, and the run may end.
 local function check_run(run)
   if run.checked then return end
   run.checked = true
   check_end(run)
-  for node = 0, nodes_of(run) - 1 do check_node(run, tostring(node)) end
+  for _, node in ipairs(words(plan_field(run, 'waits'))) do check_node(run, node) end
 end
 
 -- What a frame takes of the window: what waits behind it waits for its values, so they count and not it alone.
@@ -255,9 +281,9 @@ local function close(run, stream, done)
   event(run, 'closed', stream, '')
   for _, to in ipairs(route) do
     if to.mode == 'wait' then
-      if call('HINCRBY', run.key, 'i:' .. to.node, -1) == 0 then deliver(run, to.node, '0 1 -', '', '', '') end
+      if add(run, 'i:' .. to.node, -1) == 0 then deliver(run, to.node, '0 1 -', '', '', '') end
     elseif to.mode == 'each' then
-      if call('HINCRBY', run.key, 'o:' .. to.node, -1) == 0 then done[#done + 1] = to.node end
+      if add(run, 'o:' .. to.node, -1) == 0 then done[#done + 1] = to.node end
     end
   end
 end
@@ -265,9 +291,9 @@ end
 local function complete(run, node, done)
   event(run, 'done', node, '')
   for _, stream in ipairs(words(plan_field(run, 'n' .. node))) do
-    if call('HINCRBY', run.key, 'c:' .. stream, -1) == 0 then close(run, stream, done) end
+    if add(run, 'c:' .. stream, -1) == 0 then close(run, stream, done) end
   end
-  if call('HINCRBY', run.key, 'left', -1) == 0 and not run.ending then run.ending = 'done' end
+  if add(run, 'left', -1) == 0 and not run.ending then run.ending = 'done' end
 end
 
 -- Write what readers see; the end marker rides on the last frame of this call.
@@ -313,7 +339,7 @@ local function finish(run, state, failure)
   end
   for _, stream in ipairs(taps_of(run)) do
     -- Also a run that is done may have an open input, if nobody needed the rest of it.
-    if not run.closed[stream] and tonumber(call('HGET', run.key, 'c:' .. stream) or 1) > 0 then
+    if not run.closed[stream] and (not run.digest or counter(run, 'c:' .. stream) > 0) then
       call('XADD', run.key .. ':s:' .. stream, '*', 'n', 0, 'f', '-', 'l', '', 'v', '', 'e', state, 'x', failure)
     end
     call('PEXPIRE', run.key .. ':s:' .. stream, run.retention)
@@ -327,25 +353,27 @@ local function finish(run, state, failure)
     event(run, state, run.id, '')
     call('PEXPIRE', run.key .. ':events', run.retention)
   end
-  call('PEXPIRE', run.key .. ':blobs', run.retention)
+  if run.blobs then call('PEXPIRE', run.key .. ':blobs', run.retention) end
   call('PEXPIRE', run.key, run.retention)
   call('ZADD', env.ended, env.now + run.retention, run.id)
 end
 
 -- Write what this call has changed of a run. Every check was made before.
 local function commit(run)
-  local done = {}
-  for _, field in ipairs(run.fields) do
-    local n = run.delta[field]
-    local left = call('HINCRBY', run.key, field, n)
-    if left == 0 and n ~= 0 and string.sub(field, 1, 2) == 'o:' then done[#done + 1] = string.sub(field, 3) end
+  local done, list = {}, {}
+  for _, field in ipairs(run.changes) do
+    if run.counters[field] == 0 and string.sub(field, 1, 2) == 'o:' then done[#done + 1] = string.sub(field, 3) end
   end
   for _, stream in ipairs(run.shut) do
-    call('HSET', run.key, 'c:' .. stream, 0)
+    put(run, 'c:' .. stream, 0)
     close(run, stream, done)
   end
   while #done > 0 do complete(run, table.remove(done), done) end
-  for node, n in pairs(run.queued) do call('HSET', run.key, 'q:' .. node, n) end
+  for node, n in pairs(run.queued) do put(run, 'q:' .. node, n) end
+  for _, field in ipairs(run.changes) do
+    list[#list + 1], list[#list + 2] = field, string.format('%d', run.counters[field])
+  end
+  for k = 1, #list, 100 do call('HSET', run.key, unpack(list, k, math.min(k + 99, #list))) end
   flush(run)
   if run.ending then finish(run, run.ending, run.failure or '') end
 end

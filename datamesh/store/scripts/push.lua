@@ -11,11 +11,11 @@ env = {windows = KEYS[2], due = KEYS[3], later = KEYS[4], news = KEYS[5], runs =
        plans = ARGV[1], run_prefix = ARGV[2], now = now_ms()}
 local run, stream = load(KEYS[1]), ARGV[3]
 local writer = 'p:' .. stream .. ':' .. ARGV[4]
-local last = tonumber(call('HGET', run.key, writer) or 0)
-if last >= tonumber(ARGV[5]) then return {'ALREADY', 0} end
+prefetch(run, {writer, 'c:' .. stream, 'v:' .. stream})
+if counter(run, writer) >= tonumber(ARGV[5]) then return {'ALREADY', 0} end
 if run.state == 'waiting' then return {'WAITING', 0} end
 if run.state ~= 'open' then return {'GONE', 0} end
-if tonumber(call('HGET', run.key, 'c:' .. stream) or 0) == 0 then return {'CLOSED', 0} end
+if counter(run, 'c:' .. stream) == 0 then return {'CLOSED', 0} end
 
 -- One segment [first, n] as MessagePack: an array of one array of two unsigned integers, of 64 and of 32 bits.
 local function span(first, n)
@@ -27,7 +27,7 @@ end
 check_stream(run, stream)
 if ARGV[6] == '1' then check_run(run) end
 call('HSET', run.key, writer, ARGV[5])
-local place = tonumber(call('HGET', run.key, 'v:' .. stream) or 0)
+local place = counter(run, 'v:' .. stream)
 for k = 0, tonumber(ARGV[7]) - 1 do
   local a = 8 + 3 * k
   local n = tonumber(ARGV[a])
@@ -38,6 +38,6 @@ if ARGV[6] == '1' then run.shut[1] = stream end
 commit(run)
 local most = 0
 for _, to in ipairs(route_of(run, stream)) do
-  if to.mode == 'each' then most = math.max(most, tonumber(call('HGET', run.key, 'o:' .. to.node) or 0)) end
+  if to.mode == 'each' then most = math.max(most, counter(run, 'o:' .. to.node)) end
 end
 return {'OK', most}

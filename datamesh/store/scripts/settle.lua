@@ -44,6 +44,23 @@ local function read_item()
   return item
 end
 
+-- Counters that the item will change.
+local function needed(item, is_last)
+  local run, fields = item.run, {}
+  if item.finished > 0 then fields[1] = 'd:' .. item.node end
+  for k = item.frames.first, item.frames.last, 5 do
+    fields[#fields + 1] = 'v:' .. ARGV[k]
+    for _, to in ipairs(route_of(run, ARGV[k])) do
+      if to.mode == 'each' then fields[#fields + 1], fields[#fields + 2] = 'o:' .. to.node, 'q:' .. to.node end
+    end
+  end
+  if is_last then
+    fields[#fields + 1] = 'left'
+    for _, stream in ipairs(words(plan_field(run, 'n' .. item.node))) do fields[#fields + 1] = 'c:' .. stream end
+  end
+  return fields
+end
+
 -- Look at all that the item may write to; `left` has what will be left open of each task.
 local function check_item(item, left)
   local run, node = item.run, item.node
@@ -55,10 +72,8 @@ local function check_item(item, left)
   if item.retries.n > 0 then check_timers() end
   if item.dead.n > 0 then check('stream', dead) end
   local task = run.key .. ' ' .. node
-  if not left[task] then
-    left[task] = node == run.node and run.open or tonumber(call('HGET', run.key, 'o:' .. node) or 0)
-  end
-  left[task] = left[task] - item.terminal
+  left[task] = (left[task] or counter(run, 'o:' .. node)) - item.terminal
+  prefetch(run, needed(item, left[task] <= 0))
   if item.failure ~= '' then check_end(run, true) end
   if item.failure ~= '' or left[task] <= 0 then check_run(run) end
 end
@@ -173,7 +188,7 @@ for k, item in ipairs(items) do
   local most = 0
   for stream in pairs(item.fed or {}) do
     for _, to in ipairs(route_of(item.run, stream)) do
-      if to.mode == 'each' then most = math.max(most, tonumber(call('HGET', item.run.key, 'o:' .. to.node) or 0)) end
+      if to.mode == 'each' then most = math.max(most, counter(item.run, 'o:' .. to.node)) end
     end
   end
   answer[2 * k - 1], answer[2 * k] = item.status, most

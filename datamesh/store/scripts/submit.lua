@@ -20,7 +20,7 @@ if known and known ~= 'waiting' then
   return {run.origin == ARGV[8] and 'OK' or 'EXISTS', known, run.digest or ''}
 end
 local plan = plan_of(ARGV[4])
-if not read_plan(plan, 'taps', 'nodes') then return {'NOPLAN'} end
+if not read_plan(plan) then return {'NOPLAN'} end
 
 local at = 9
 local function rows(width)
@@ -37,21 +37,30 @@ local node1, node2 = rows(1)
 for k = staged1, staged2, 5 do
   if call(ARGV[k] == 's' and 'XLEN' or 'LLEN', ARGV[k + 2]) ~= tonumber(ARGV[k + 4]) then return {'GONE'} end
 end
+local large = call('EXISTS', run_key .. ':blobs') == 1
 for k = frame1, frame2, 5 do
-  if ARGV[k + 2] == 'b' and call('EXISTS', run_key .. ':blobs') == 0 then return {'GONE'} end
+  if ARGV[k + 2] == 'b' and not large then return {'GONE'} end
 end
 run.state, run.digest, run.level, run.retention, run.origin = 'open', ARGV[4], ARGV[6], tonumber(ARGV[5]), ARGV[8]
-run.plan = plan
+run.plan, run.is_new, run.blobs = plan, true, large
 check_run(run)
 for k = frame1, frame2, 5 do check_stream(run, ARGV[k]) end
+for k = input1, input2 do check_stream(run, ARGV[k]) end
+for k = staged1, staged2, 5 do
+  if ARGV[k] == 'b' then check_node(run, ARGV[k + 1]) end
+end
+for k = node1, node2 do check_node(run, ARGV[k]) end
 if tonumber(ARGV[7]) > 0 then check_timers() end
 check('zset', env.runs)
 check('hash', env.waiting)
 
 call('HSET', run_key, 'state', 'open', 'plan', ARGV[4], 'level', ARGV[6], 'retention', ARGV[5], 'origin', ARGV[8],
   'started', env.now)
-for k = field1, field2, 100 do call('HSET', run_key, unpack(ARGV, k, math.min(k + 99, field2 + 1))) end
-call('PERSIST', run_key .. ':blobs')
+for k = field1, field2, 2 do put(run, ARGV[k], tonumber(ARGV[k + 1])) end
+if large then
+  call('PERSIST', run_key .. ':blobs')
+  call('HSET', run_key, 'blobs', 1)
+end
 call('PEXPIRE', plan_key, 2592000000)
 call('ZADD', env.runs, env.now, ARGV[3])
 call('ZREM', env.ended, ARGV[3])   -- of an earlier run of this id

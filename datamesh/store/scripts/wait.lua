@@ -25,7 +25,10 @@ for k = 8, #KEYS do
   call('RENAME', KEYS[k], key)
   call('PERSIST', key)
 end
-call('PERSIST', run.key .. ':blobs')
+if call('EXISTS', run.key .. ':blobs') == 1 then
+  call('PERSIST', run.key .. ':blobs')
+  call('HSET', run.key, 'blobs', 1)
+end
 call('ZADD', env.runs, env.now, run.id)
 call('ZREM', env.ended, run.id)   -- of an earlier run of this id
 call('HSET', env.waiting, run.id, ARGV[5])
