@@ -67,7 +67,7 @@ class Context:
         return self._is_cancelled is not None and self._is_cancelled()
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Tell how far the invocation is. Cheap, from any thread; a later call replaces an earlier one.
+        """Tell how far the invocation is: a line in its log, at most one a second. Cheap, from any thread.
 
         Args:
             done: What is finished, in a unit of your choice.
@@ -77,7 +77,11 @@ class Context:
             self._on_progress(done, total)
 
     async def checkpoint(self, state: Any) -> None:
-        """Keep `state`, so that a repetition after a crash starts from here instead of from the beginning."""
+        """Keep `state`, so that a repetition after a crash starts from here instead of from the beginning.
+
+        Raises:
+            ConfigurationError: A supervisor ran the function: this version keeps no states yet.
+        """
         if self._on_checkpoint is not None:
             await self._on_checkpoint(state)
 

@@ -188,7 +188,7 @@ class IO(AsyncIterable[T_co]):
     # -------------------------------------------------------------------------------------------- writing
 
     async def write(self, *values: object) -> None:
-        """Publish values, in order, all or none; wait while the run is too far behind.
+        """Publish values, in order, all or none.
 
         Raises:
             ReadOnlyIOError: The stream cannot be written; `reason` says why.

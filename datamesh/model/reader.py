@@ -59,7 +59,7 @@ class Writer(Protocol):
     """Writes one stream of one run: an input that was left open."""
 
     async def write(self, values: Sequence[Any]) -> None:
-        """Publish values, in order, all or none. Waits while the readers are too far behind."""
+        """Publish values, in order, all or none."""
         ...
 
     async def complete(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
@@ -11,7 +12,7 @@ from typing import TypeVar
 from datamesh.codec.failure import Failure
 from datamesh.depends.context import Context
 from datamesh.depends.scopes import RunScope
-from datamesh.errors import DatameshError, StoreError
+from datamesh.errors import ConfigurationError, DatameshError, StoreError
 from datamesh.model.bound import BoundPlan
 from datamesh.store.frames import Delivery, Settlement, Status
 from datamesh.store.link import LinkLost
@@ -25,6 +26,7 @@ from datamesh.supervise.thread_feed import Pair
 
 _log = logging.getLogger("datamesh.delivery")
 _PAUSE = 0.5
+_TOLD_SECONDS = 1.0
 _ROOM = 1024
 """Values that a generator may be ahead of what is sent."""
 
@@ -54,6 +56,7 @@ class DeliveryRun(ABC):
         self._room: asyncio.Future[None] | None = None
         self._is_checking = False
         self._main: asyncio.Task[None] | None = None
+        self._told = 0.0
         self.is_released = False
         self.is_cancelled = False
         self.status = Status.OK
@@ -108,10 +111,18 @@ class DeliveryRun(ABC):
         """The context of one invocation, if the function asks for it."""
         if not self.served.binding.plan.wants_context:
             return None
-        return Context(
+        context = Context(
             run_id=self.delivery.run_id, task=self._name, attempt=self.delivery.attempt, delivery_id=self.delivery.id,
-            is_cancelled=lambda: self.is_cancelled,
+            is_cancelled=lambda: self.is_cancelled, on_checkpoint=_refuse_checkpoint,
+            on_progress=lambda done, total: self._tell(context, done, total),
         )  # fmt: skip
+        return context
+
+    def _tell(self, context: Context, done: float, total: float | None) -> None:
+        now = time.monotonic()
+        if now - self._told >= _TOLD_SECONDS:
+            self._told = now
+            context.log.info("%g%s done", done, "" if total is None else f" of {total:g}")
 
     def accept(self, emitter: Emitter, pairs: list[Pair]) -> asyncio.Future[None] | None:
         """Take what a generator yielded, and send it as soon as the generator pauses.
@@ -188,3 +199,10 @@ class DeliveryRun(ABC):
         """Stop running the function: nothing that it gives would count any more."""
         if self._main is not None:
             self._main.cancel()
+
+
+async def _refuse_checkpoint(state: object) -> None:
+    raise ConfigurationError(
+        "context.checkpoint keeps no states in this version: "
+        "yield what must not be repeated, or make the repetition cheap"
+    )
