@@ -43,10 +43,11 @@ class EachRun(DeliveryRun):
         self._is_spawning = False
         self._is_late = False
         self._outcomes: deque[tuple[int, list[Given] | BaseException]] = deque()
+        self._returned: deque[tuple[int, Any]] = deque()
         self._main = asyncio.current_task()
         binding = self.served.binding
-        is_bare = binding.form is Form.COROUTINE and self._calling.is_plain and self.progress.takes_bare
-        self._function = binding.function if is_bare else None
+        self._is_bare = self._calling.is_plain and self.progress.takes_bare
+        self._function = binding.function if self._is_bare and binding.form is Form.COROUTINE else None
         await self._decode()
         self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
         try:
@@ -195,13 +196,17 @@ class EachRun(DeliveryRun):
             self._collect()
 
     def _work_in_thread(self) -> None:
-        binding, parameter = self.served.binding, self._parameter
+        binding, parameter, values = self.served.binding, self._parameter, self._values
+        function = binding.function
         while (index := self._next()) is not None:
             began = self._running[index] = time.perf_counter()
             try:
-                given = self._calling.arguments_now(self.context()) or {}
-                result = binding.function(**{parameter: self._values[index]}, **given)
-                self._outcomes.append((index, placed(binding.outputs_of(result), whole=False)))
+                if self._is_bare:
+                    self._returned.append((index, function(**{parameter: values[index]})))
+                else:
+                    given = self._calling.arguments_now(self.context()) or {}
+                    result = function(**{parameter: values[index]}, **given)
+                    self._outcomes.append((index, placed(binding.outputs_of(result), whole=False)))
             except (Exception, SystemExit) as error:
                 self._outcomes.append((index, error))
             self._ran(index, time.perf_counter() - began)
@@ -220,6 +225,9 @@ class EachRun(DeliveryRun):
 
     def _collect(self) -> None:
         """Tell of what a thread has finished."""
+        while self._returned:
+            index, value = self._returned.popleft()
+            self.progress.bare[index] = value
         while self._outcomes:
             index, outcome = self._outcomes.popleft()
             if isinstance(outcome, BaseException):
