@@ -13,7 +13,7 @@ import platform
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Set
 from typing import Any
 
 from datamesh.depends.overrides import Overrides
@@ -92,6 +92,11 @@ class Session:
 
     def launcher_of(self, run_id: str) -> Launcher:
         return self.launchers[self.shard_of(run_id).index]
+
+    @property
+    def served(self) -> Set[str]:
+        """Refs of the tasks that were there when the work began."""
+        return self._announced.keys()
 
     @property
     def last_beat(self) -> float:

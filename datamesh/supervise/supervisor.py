@@ -18,6 +18,7 @@ from datamesh.model.flow import Flow
 from datamesh.model.names import check_name
 from datamesh.model.plan import Plan
 from datamesh.model.registry import registry
+from datamesh.model.run import RunState
 from datamesh.model.task import Task
 from datamesh.settings import Settings, environment_url
 from datamesh.store.connect import Endpoint, endpoint_of
@@ -267,11 +268,19 @@ class Supervisor:
             flow, inputs, types=self._types, all_outputs=all_outputs, run_id=run_id, open_inputs=open_inputs,
             deadline=deadline, priority=priority, retention_ms=self.settings.retention_ms,
         )  # fmt: skip
-        _, is_as_asked = await session.launcher_of(launch.run_id).launch(launch)
+        state, is_as_asked = await session.launcher_of(launch.run_id).launch(launch)
+        if state == RunState.WAITING:
+            self._tell_of_late_tasks(launch.plan, session)
         if not is_as_asked:
             return await self._found(launch.run_id, launch.plan)
         shard = session.shard_of(launch.run_id)
         return FlowRun(launch.run_id, launch.plan, shard, self._types, all_outputs=all_outputs, open_inputs=open_inputs)
+
+    def _tell_of_late_tasks(self, plan: Plan, session: Session) -> None:
+        here = {binding.ref for binding in self._bindings()}
+        late = sorted(node.ref for node in plan.nodes if node.ref in here and node.ref not in session.served)
+        if late:
+            _log.warning("a run waits for %s: implemented here, but only after the work began", ", ".join(late))
 
     async def get_run(self, run_id: str) -> FlowRun:
         """Return a run that was started anywhere in the mesh.

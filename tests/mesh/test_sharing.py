@@ -30,11 +30,9 @@ async def test_priority_goes_first(place: Place) -> None:
         await bulk.cancel()
 
 
-@pytest.mark.parametrize(("concurrency", "bound"), [(8, 0.2), (100, 0.5)])
-async def test_one_value_does_not_wait_behind_two_hundred_thousand(
-    place: Place, concurrency: int, bound: float
-) -> None:
-    """The bounds are for a machine that has other things to do too; a window of frames goes before the value."""
+@pytest.mark.parametrize("concurrency", [8, 100])
+async def test_one_value_does_not_wait_behind_two_hundred_thousand(place: Place, concurrency: int) -> None:
+    """A window of values goes before it. The best of a few counts: the machine has other things to do too."""
 
     @task(outputs="twice")
     async def double(n: int) -> int:
@@ -49,7 +47,7 @@ async def test_one_value_does_not_wait_behind_two_hundred_thousand(
             single = await supervisor.start_flow(flow, {"n": 7})
             assert await single["twice"].first() == 14
             times.append(time.perf_counter() - began)
-        assert min(times) < bound
+        assert min(times) < 0.1
         await bulk.cancel()
 
 
@@ -96,3 +94,16 @@ async def test_threads_that_read_and_threads_that_write(place: Place) -> None:
     async with place.supervisor(concurrency=2) as supervisor, asyncio.timeout(PATIENCE):
         runs = [await supervisor.start_flow(flow, {"n": 10}) for _ in range(80)]
         assert [await run.result() for run in runs] == [{"b": [45]}] * 80
+
+
+async def test_a_task_that_is_implemented_too_late_is_told_of(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    async with place.supervisor() as supervisor, asyncio.timeout(PATIENCE):
+
+        @task(outputs="m")
+        async def late(n: int) -> int:
+            return n
+
+        run = await supervisor.start_flow(Flow.from_tasks(late).resolve(), {"n": 1})
+        assert (await run.status()).missing == ("late@1",)
+        assert "a run waits for late@1: implemented here" in caplog.text
+        await run.cancel()
