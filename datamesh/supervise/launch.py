@@ -177,8 +177,9 @@ class Launcher:
         """Record a run whose tasks are all known; returns the same as `launch`."""
         bound = BoundPlan.of(launch.plan, modes, tapped=launch.tapped)
         for _ in range(_TRIES):
-            await self._protocol.put_blobs(launch.run_id, launch.blobs)
             submission = await self._submission(launch, bound)
+            # Last, because until the run is recorded they are kept for a minute only.
+            await self._protocol.put_blobs(launch.run_id, launch.blobs)
             status, state, digest = await self._protocol.submit(submission)
             if status == "NOPLAN":
                 await self._plans.write(bound)
@@ -231,11 +232,11 @@ class Launcher:
         index = {stream.name: place for place, stream in enumerate(launch.plan.streams)}
         for _ in range(_TRIES):
             token = secrets.token_hex(6)
-            await self._protocol.put_blobs(launch.run_id, launch.blobs)
             staged = [
                 await stage(self._protocol, launch.run_id, token, "b", index[name], frames)
                 for name, frames in launch.frames.items()
             ]
+            await self._protocol.put_blobs(launch.run_id, launch.blobs)
             status, state = await self._protocol.wait(
                 launch.run_id, origin=launch.origin, retention_ms=launch.retention_ms, request=launch.request,
                 taps=" ".join(str(index[name]) for name in launch.tapped), level=launch.level, staged=staged,

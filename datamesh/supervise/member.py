@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ from datamesh.supervise.whole import WholeRun
 
 _log = logging.getLogger("datamesh.member")
 _FLUSH_SECONDS = 5.0
+_REAP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Member:
         self._rejoining: asyncio.Task[None] | None = None
         self._reaping: asyncio.Task[None] | None = None
         self._unbegun = 0
+        self._reaped = time.monotonic()
         self._is_draining = False
 
     # ------------------------------------------------------------------------------------------- coming, going
@@ -124,7 +127,11 @@ class Member:
             self.fenced(member)
             return
         self._timers.due_in(beat.due_ms)
-        if (beat.expired or beat.orphans) and not self._is_draining and (self._reaping is None or self._reaping.done()):
+        # A read that a dead member left behind may be handed an entry when nobody looks for it any more.
+        is_due = time.monotonic() - self._reaped > _REAP_SECONDS
+        is_free = not self._is_draining and (self._reaping is None or self._reaping.done())
+        if is_free and (beat.expired or beat.orphans or is_due):
+            self._reaped = time.monotonic()
             self._reaping = asyncio.create_task(self._reap(), name="datamesh-reap")
 
     async def stop_taking(self) -> None:
