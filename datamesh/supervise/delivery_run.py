@@ -195,10 +195,22 @@ class DeliveryRun(ABC):
         self.status = Status.FENCED
         self.interrupt()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a cancellation that arrives is ours: released, the run is over, or somebody else has the delivery."""
+        return self.is_released or self.is_cancelled or self.status is not Status.OK
+
     def interrupt(self) -> None:
         """Stop running the function: nothing that it gives would count any more."""
         if self._main is not None:
             self._main.cancel()
+
+
+def uncancel() -> None:
+    """The cancellation has done what it was for: the task goes on to settle."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 async def _refuse_checkpoint(state: object) -> None:

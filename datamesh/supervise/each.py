@@ -16,9 +16,8 @@ from typing import Any
 
 from datamesh.errors import DatameshError, InvalidValueError
 from datamesh.model.modes import Form
-from datamesh.store.frames import Status
 from datamesh.store.streams import fetch_blobs
-from datamesh.supervise.delivery_run import DeliveryRun
+from datamesh.supervise.delivery_run import DeliveryRun, uncancel
 from datamesh.supervise.progress import Given, placed
 from datamesh.supervise.thread_feed import Pair
 
@@ -40,8 +39,7 @@ class EachRun(DeliveryRun):
         self._finished = 0
         self._spent = 0.0
         self._running: dict[int, float] = {}
-        self._is_spawning = False
-        self._is_late = False
+        self._is_spawning = self._is_late = False
         self._outcomes: deque[tuple[int, list[Given] | BaseException]] = deque()
         self._returned: deque[tuple[int, Any]] = deque()
         self._main = asyncio.current_task()
@@ -51,7 +49,7 @@ class EachRun(DeliveryRun):
         await self._decode()
         self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
         try:
-            if self.served.binding.form is Form.FUNCTION and self._calling.takes_frames:
+            if binding.form is Form.FUNCTION and self._calling.takes_frames:
                 await self._get_ready()
                 await self._in_thread()
             else:
@@ -60,11 +58,11 @@ class EachRun(DeliveryRun):
                 await asyncio.wait(self._tasks)
         except asyncio.CancelledError:
             await self._stop_tasks()
-            if self.status is Status.OK and not self.is_released and not self.is_cancelled:
+            if not self.is_stopped:
                 raise
             if self.is_released:
                 self.progress.release()
-            _uncancel()
+            uncancel()
         finally:
             self._timer.cancel()
 
@@ -114,13 +112,14 @@ class EachRun(DeliveryRun):
             if now - breath > _BREATH:
                 await asyncio.sleep(0)
                 now = breath = time.perf_counter()
-                self._overdue_if(now)
+                if now - self._begun > _TURN:
+                    self._overdue()
             began = now
 
     def _spawn(self) -> None:
         """Called when the loop is free, so the task that goes through the frame waits for something."""
         self._is_spawning = False
-        if not self._pending or self.status is not Status.OK or self.is_released or self.is_cancelled:
+        if not self._pending or self.is_stopped:
             return
         own = self.served.slots
         if own is not None and not own.try_acquire():
@@ -148,7 +147,7 @@ class EachRun(DeliveryRun):
     def _fell(self, index: int, error: BaseException) -> None:
         """The function raised; it is the function's own affair unless somebody stops us, or the program."""
         if isinstance(error, asyncio.CancelledError):
-            if self.is_released or self.is_cancelled or self.status is not Status.OK or _is_being_cancelled():
+            if self.is_stopped or _is_being_cancelled():
                 raise error
             error = asyncio.CancelledError("the function was cancelled from within")
         elif not isinstance(error, (Exception, SystemExit)):
@@ -237,10 +236,6 @@ class EachRun(DeliveryRun):
 
     # ---------------------------------------------------------------------------------------- slow frames
 
-    def _overdue_if(self, now: float) -> None:
-        if not self._is_late and now - self._begun > _TURN:
-            self._overdue()
-
     def _overdue(self) -> None:
         """The frame has had its turn: give back what was not begun, and send what is finished."""
         if self._is_late:
@@ -287,9 +282,3 @@ class EachRun(DeliveryRun):
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()

@@ -20,6 +20,7 @@ from datamesh.depends.overrides import Overrides
 from datamesh.depends.scopes import RunScope, ServiceScope
 from datamesh.errors import DatameshError
 from datamesh.model.placement import Placement
+from datamesh.model.plan import Plan
 from datamesh.settings import Settings
 from datamesh.store.connect import Endpoint
 from datamesh.store.protocol import Beat
@@ -93,10 +94,11 @@ class Session:
     def launcher_of(self, run_id: str) -> Launcher:
         return self.launchers[self.shard_of(run_id).index]
 
-    @property
-    def served(self) -> Set[str]:
-        """Refs of the tasks that were there when the work began."""
-        return self._announced.keys()
+    def tell_of_late_tasks(self, plan: Plan, here: Set[str]) -> None:
+        """Say why a run waits for tasks that are among those implemented `here`: they came after the work began."""
+        late = sorted(node.ref for node in plan.nodes if node.ref in here and node.ref not in self._announced)
+        if late:
+            _log.warning("a run waits for %s: implemented here, but only after the work began", ", ".join(late))
 
     @property
     def last_beat(self) -> float:

@@ -270,17 +270,11 @@ class Supervisor:
         )  # fmt: skip
         state, is_as_asked = await session.launcher_of(launch.run_id).launch(launch)
         if state == RunState.WAITING:
-            self._tell_of_late_tasks(launch.plan, session)
+            session.tell_of_late_tasks(launch.plan, {binding.ref for binding in self._bindings()})
         if not is_as_asked:
             return await self._found(launch.run_id, launch.plan)
         shard = session.shard_of(launch.run_id)
         return FlowRun(launch.run_id, launch.plan, shard, self._types, all_outputs=all_outputs, open_inputs=open_inputs)
-
-    def _tell_of_late_tasks(self, plan: Plan, session: Session) -> None:
-        here = {binding.ref for binding in self._bindings()}
-        late = sorted(node.ref for node in plan.nodes if node.ref in here and node.ref not in session.served)
-        if late:
-            _log.warning("a run waits for %s: implemented here, but only after the work began", ", ".join(late))
 
     async def get_run(self, run_id: str) -> FlowRun:
         """Return a run that was started anywhere in the mesh.
@@ -308,8 +302,7 @@ class Supervisor:
         else:
             plan = (await session.members[shard.index].plans.find(digest.decode())).plan
             all_outputs, open_inputs = whole == b"1", opened == b"1"
-        if known is not None and known.digest == plan.digest:
-            plan = known
+        plan = known if known is not None and known.digest == plan.digest else plan
         return FlowRun(run_id, plan, shard, self._types, all_outputs=all_outputs, open_inputs=open_inputs)
 
     def override(self, dependencies: Mapping[Dependency, Dependency]) -> AbstractContextManager[None]:

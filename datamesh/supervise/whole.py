@@ -11,8 +11,7 @@ from typing import Any
 
 from datamesh.model.io import IO
 from datamesh.model.reader import Chunk, Reader
-from datamesh.store.frames import Status
-from datamesh.supervise.delivery_run import DeliveryRun
+from datamesh.supervise.delivery_run import DeliveryRun, uncancel
 from datamesh.supervise.progress import placed
 from datamesh.supervise.slots import Slots
 from datamesh.supervise.thread_io import ThreadIO
@@ -36,11 +35,11 @@ class WholeRun(DeliveryRun):
         except asyncio.CancelledError:
             if self.is_released:
                 self.progress.release()
-            elif self.status is Status.OK and not self.is_cancelled:
+            elif not self.is_stopped:
                 if self._main is not None and self._main.cancelling():
                     raise
                 self.progress.fail(0, asyncio.CancelledError("the function was cancelled from within"))
-            _uncancel()
+            uncancel()
         except (Exception, SystemExit) as error:
             self.progress.fail(0, error)
 
@@ -100,9 +99,3 @@ class _Yielding:
         except asyncio.CancelledError:
             self._slots.take()
             raise
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
