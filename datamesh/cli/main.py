@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 from rich.console import Console
 
-from datamesh.cli import demo, runs, worker
+from datamesh.cli import dead, demo, runs, worker
 from datamesh.errors import DatameshError
+from datamesh.model.redaction import printable
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -26,6 +27,7 @@ app.command("worker")(worker.worker)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
 app.command("cancel")(runs.cancel)
+app.add_typer(dead.app, name="dead")
 app.command("demo")(demo.demo)
 
 
@@ -44,7 +46,7 @@ def main() -> None:
     try:
         app()
     except DatameshError as error:
-        Console(stderr=True).print("error:", str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print("error:", printable(str(error)), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -33,7 +33,7 @@ def runs(
 
     found, where = asyncio.run(look())
     if as_json:
-        _print_json([dataclasses.asdict(run) for run in found])
+        print_json([dataclasses.asdict(run) for run in found])
     elif not found:
         typer.echo(f"no runs in {where}", err=True)
     else:
@@ -59,18 +59,19 @@ def cancel(run: RunId, as_json: AsJson = False, url: Url = None, mesh: Mesh = No
 
     status = asyncio.run(end())
     if as_json:
-        _print_json(dataclasses.asdict(status))
+        print_json(dataclasses.asdict(status))
     else:
         typer.echo(f"run {status.id} of {status.flow} is {status.state}")
 
 
 def _print_status(status: RunStatus, as_json: bool) -> None:
     if as_json:
-        _print_json(dataclasses.asdict(status))
+        print_json(dataclasses.asdict(status))
     else:
         print_status(status, now=time.time())
 
 
-def _print_json(what: Any) -> None:
+def print_json(what: Any) -> None:
+    """Print what a program reads."""
     json.dump(what, sys.stdout, indent=2)
     sys.stdout.write("\n")

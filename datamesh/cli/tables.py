@@ -30,34 +30,32 @@ def print_runs(runs: Sequence[RunSummary], *, now: float) -> None:
         runs: In the order to print.
         now: Seconds since the epoch.
     """
-    table = _table("run", "flow", "state", ">age", ">took", ">open", ">done")
+    rows = table("run", "flow", "state", ">age", ">took", ">open", ">done")
     for run in runs:
         took = span_text(run.ended - run.started) if run.ended is not None else ""
         age = span_text(now - run.started)
-        table.add_row(run.id, run.flow, _state(run.state), age, took, f"{run.open:,}", f"{run.done:,}")
-    _console().print(table)
+        rows.add_row(run.id, run.flow, _state(run.state), age, took, f"{run.open:,}", f"{run.done:,}")
+    console().print(rows)
 
 
 def print_status(status: RunStatus, *, now: float) -> None:
     """Print what is known of a run: its state, its tasks and its streams."""
-    console = _console()
-    console.print(
-        Text.assemble("run ", (status.id, "bold"), " of ", (status.flow, "bold"), " is ", _state(status.state))
-    )
-    console.print(f"  started {span_text(now - status.started)} ago{_took(status)}")
+    out = console()
+    out.print(Text.assemble("run ", (status.id, "bold"), " of ", (status.flow, "bold"), " is ", _state(status.state)))
+    out.print(f"  started {span_text(now - status.started)} ago{_took(status)}")
     if status.error:
-        console.print(Text(f"  {status.error}", style="red"))
+        out.print(Text(f"  {status.error}", style="red"))
     if status.missing:
-        console.print(
+        out.print(
             Text(f"  waits for a service that implements {', '.join(status.missing)}", style="yellow"), soft_wrap=True
         )
-    console.print()
-    console.print(_tasks(status.tasks.values()))
-    console.print()
-    streams = _table("stream", ">values", "state")
+    out.print()
+    out.print(_tasks(status.tasks.values()))
+    out.print()
+    streams = table("stream", ">values", "state")
     for stream in status.streams.values():
         streams.add_row(stream.stream, f"{stream.values:,}", "closed" if stream.closed else "open")
-    console.print(streams)
+    out.print(streams)
 
 
 def span_text(seconds: float) -> str:
@@ -68,11 +66,27 @@ def span_text(seconds: float) -> str:
     return f"{max(0.0, seconds):.2f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def table(*columns: str) -> Table:
+    """Make a table without a frame; the names of columns of numbers begin with `>`."""
+    made = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=True)
+    return made
+
+
+def console(*, width: int = 200) -> Console:
+    """Make what tables are printed with."""
+    made = Console(highlight=False)
+    # In a pipe or a file a line is as long as it needs to be: ids must not be cut.
+    return made if made.is_terminal else Console(highlight=False, width=width)
+
+
 def _tasks(tasks: Iterable[TaskStatus]) -> Table:
-    table = _table("task", *(f">{name}" for name in _COUNTS))
+    rows = table("task", *(f">{name}" for name in _COUNTS))
     for task in tasks:
-        table.add_row(task.task, *(f"{getattr(task, name):,}" for name in _COUNTS))
-    return table
+        rows.add_row(task.task, *(f"{getattr(task, name):,}" for name in _COUNTS))
+    return rows
 
 
 def _took(status: RunStatus) -> str:
@@ -81,18 +95,3 @@ def _took(status: RunStatus) -> str:
 
 def _state(state: RunState) -> Text:
     return Text(state.value, style=_COLORS[state])
-
-
-def _table(*columns: str) -> Table:
-    """A table without a frame; the names of columns of numbers begin with `>`."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=True)
-    return table
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # In a pipe or a file a line is as long as it needs to be: ids must not be cut.
-    return console if console.is_terminal else Console(highlight=False, width=200)

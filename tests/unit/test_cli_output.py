@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
 from typing import Any
 
+import msgpack
 import pytest
 
+from datamesh.cli.letters import letter_row, plain, print_letter, print_letters
 from datamesh.cli.tables import print_runs, print_status, span_text
 from datamesh.model.run import RunState, RunStatus, StreamStatus, TaskStatus
 from datamesh.observe.logs import JsonFormatter
+from datamesh.supervise.letter import DeadLetter
 from datamesh.supervise.runs import RunSummary
 
 
@@ -53,6 +57,76 @@ def test_a_status_tells_counts_missing_tasks_and_the_error(capsys: pytest.Captur
     assert ["split", "3", "7", "1", "2", "4", "5", "6", "8"] in rows
     assert ["passage", "1,234", "open"] in rows
     assert ["path", "2", "closed"] in rows
+
+
+def letter(*values: Any, **facts: Any) -> DeadLetter:
+    known = DeadLetter(
+        id="0/1763640000000-0", run_id="r1", flow="shop", task="pay", attempt=2, time=1_763_640_000.0,
+        values=len(values), lineages=tuple((place,) for place in range(len(values))),
+        error="task 'pay' failed at attempt 2: ValueError: it owes [x]", error_type="ValueError",
+        remote_traceback="Traceback (most recent call last):\n  here\nValueError: it owes [x]\n", service="till",
+        size_bytes=1234, payload=msgpack.packb(list(values)),
+    )  # fmt: skip
+    return dataclasses.replace(known, **facts)
+
+
+def test_a_dead_letter_is_one_line_and_its_ids_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    long, name = "0/1763640000000-18446744073709551615", "a" * 64
+    print_letters(
+        [letter(1, id=long, run_id=name, task=name, error="task 'x' failed: " + 200 * "x")], now=1_763_640_090
+    )
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["id", "age", "run", "task", "attempt", "values", "error"]
+    assert line.split()[:7] == [long, "1.5", "min", name, name, "2", "1"]
+    assert line.rstrip().endswith("xxx…")
+
+
+def test_a_dead_letter_is_shown_with_its_reason_and_values(capsys: pytest.CaptureFixture[str]) -> None:
+    print_letter(letter({"order": 7, "text": 500 * "t"}, [1, 2]))
+    text = capsys.readouterr().out
+    assert "dead letter 0/1763640000000-0 of 2025-11-20 12:00:00Z" in text
+    assert "run r1 of shop, task pay, attempt 2" in text
+    assert "last tried by till" in text
+    assert "ValueError: it owes [x]\n\nvalue 0 of 2, lineage (0,):\n" in text
+    assert "'order': 7" in text
+    assert "value 1 of 2, lineage (1,):\n    [1, 2]\n" in text
+    assert 500 * "t" not in text
+
+
+def test_of_many_or_long_values_the_first_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    print_letter(letter(*range(8)))
+    assert capsys.readouterr().out.endswith("and 3 more\n")
+    print_letter(letter({f"key {n}": 30 * [n * "long"] for n in range(30)}))
+    assert "more lines]" in capsys.readouterr().out
+
+
+def test_a_dead_letter_without_values_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_letter(letter(run_id="", service="", remote_traceback="", error="it cannot be read \x1b[31m[x]"))
+    text = capsys.readouterr().out
+    assert "it is not known of which run" in text
+    assert "no values" in text
+    print_letter(letter(1, payload=b"\xc1"))
+    assert "its values cannot be shown: " in capsys.readouterr().out
+
+
+def test_a_dead_letter_as_json() -> None:
+    row = letter_row(letter(1))
+    assert row["lineages"] == ((0,),)
+    assert not {"content", "payload", "remote_traceback"} & row.keys()
+    whole = json.loads(json.dumps(letter_row(letter({"n": 1}, b"\x00"), whole=True)))
+    assert (whole["content"], whole["content_problem"]) == ([{"n": 1}, "b'\\x00'"], "")
+    assert whole["remote_traceback"].startswith("Traceback")
+    broken = letter_row(letter(1, payload=b"\xc1"), whole=True)
+    assert broken["content"] is None
+    assert broken["content_problem"]
+
+
+def test_what_json_cannot_have_stands_as_text() -> None:
+    assert plain({1: (2, None), "s": float("nan")}) == {"1": [2, None], "s": "nan"}
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    assert json.dumps(plain(deep))
 
 
 def formatted(message: str, **fields: Any) -> dict[str, Any]:
