@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import ConfigDict, FailFast, TypeAdapter
+from pydantic import ConfigDict, FailFast, ImportString, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic.warnings import ArbitraryTypeWarning
 
+from datamesh.codec.schemas import has_part_of
 from datamesh.errors import ContractMismatchError
 
 _ARRAYS: Final = frozenset({"numpy.ndarray", "numpy.generic", "torch.Tensor"})
@@ -22,6 +23,8 @@ _SCALARS: Final = frozenset(
 )
 _SINGLE: Final = frozenset({"list", "set", "frozenset", "deque"})
 _MOMENTARY: Final = {"generator": "an iterator is used up once", "callable": "a function stays in its process"}
+_IMPORTS: Final = "it imports what a sender names"
+_LOOK_UP: Final = "Send a name, and look it up among those that you allow"
 _SENDABLE: Final = "a type whose values can be sent"
 _FIX: Final = (
     "Use plain types, a dataclass, a pydantic model, numpy or torch, "
@@ -78,6 +81,8 @@ def compile_annotation(annotation: Any, *, where: str) -> CompiledAnnotation:
         names = ", ".join(map(type_text, unknown))
         found = text if names == text else f"{text}, with {names} in it"
         raise ContractMismatchError(where=where, expected=_SENDABLE, found=found, fix=_FIX)
+    if has_part_of(adapter.core_schema, ImportString):
+        raise ContractMismatchError(where=where, expected=_SENDABLE, found=f"{text}: {_IMPORTS}", fix=_LOOK_UP)
     item = _item_schema(adapter)
     for problem in filter(None, (_MOMENTARY.get(part["type"]) for part in _parts(item))):
         raise ContractMismatchError(where=where, expected=_SENDABLE, found=f"{text}: {problem}", fix="Use a `list`")

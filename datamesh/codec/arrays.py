@@ -228,7 +228,8 @@ def to_torch(body: bytes | memoryview) -> Any:
     with _installed("torch"):
         import torch
     name, shape, buffer = _taken_apart(body)
-    dtype = getattr(torch, name, None) if isinstance(name, str) and _TORCH_DTYPE.fullmatch(name) else None
+    # Not by getattr: torch imports some of its modules when they are named.
+    dtype = vars(torch).get(name) if isinstance(name, str) and _TORCH_DTYPE.fullmatch(name) else None
     if not isinstance(dtype, torch.dtype):
         raise ValueError("a tensor's dtype is none that this torch has")
     _check_size(shape, dtype.itemsize, buffer)

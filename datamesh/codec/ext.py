@@ -30,16 +30,17 @@ import ipaddress
 import re
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
+from functools import cache
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgpack
 
@@ -96,6 +97,7 @@ _FROZENSET_MARK: Final = msgpack.ExtType(Ext.FROZENSET, b"")
 _DELTA: Final = struct.Struct(">iii")
 _COMPLEX: Final = struct.Struct(">dd")
 _DECIMAL_EXPONENT: Final = 6144
+_DECIMAL_BYTES: Final = 16_384
 _MAKE_PLAIN: Final = "make it a pydantic model, a dataclass or plain values, or declare the stream's type"
 
 
@@ -182,7 +184,7 @@ def _lower_decimal(value: Decimal) -> Any:
 def _is_ordinary(value: Decimal) -> bool:
     # A reader that declares an int makes one of it, and that takes half a minute for 1E+999999.
     if not value.is_finite():
-        return True
+        return len(value.as_tuple().digits) <= _DECIMAL_EXPONENT
     exponent = cast(int, value.as_tuple().exponent)
     return exponent >= -_DECIMAL_EXPONENT and max(exponent, value.adjusted()) <= _DECIMAL_EXPONENT
 
@@ -270,13 +272,18 @@ def _read_stamp(parse: Callable[[str], Stamp]) -> Callable[[bytes], Stamp]:
     return read
 
 
+@cache
+def _zone_keys() -> Set[str]:
+    return available_timezones()
+
+
 def _in_zone(value: Stamp, key: str) -> Stamp:
-    try:
-        zone = ZoneInfo(key)
-    except (KeyError, OSError, ValueError):  # ours or a newer machine's database lacks it: the offset says the moment
+    # Looked up first: for a key that it does not know, ZoneInfo imports a package of that name.
+    if key not in _zone_keys():  # ours or a newer machine's database lacks it: the offset says the moment
         if value.tzinfo is None:
-            raise
+            raise ValueError("its time zone is not known here")
         return value
+    zone = ZoneInfo(key)
     zoned = value.replace(tzinfo=zone)
     if isinstance(value, datetime) and zoned.utcoffset() != value.utcoffset():
         return value.astimezone(zone)  # the two machines disagree on the zone's rules: keep the moment
@@ -284,6 +291,8 @@ def _in_zone(value: Stamp, key: str) -> Stamp:
 
 
 def _read_decimal(body: bytes) -> Decimal:
+    if len(body) > _DECIMAL_BYTES:
+        raise ValueError("a decimal has more digits than any is written with")
     value = Decimal(bytes(body).decode("ascii"))
     if not _is_ordinary(value):
         raise ValueError("a decimal has an exponent that none is written with")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -17,6 +16,7 @@ from datamesh.errors import (
     TamperedDataError,
     TaskFailedError,
 )
+from datamesh.model.redaction import printable, redacted_text
 
 MAX_MESSAGE_BYTES: Final = 4096
 MAX_TRACEBACK_BYTES: Final = 16_384
@@ -26,10 +26,8 @@ _LIMITS: Final = Limits(max_bytes=65_536, max_depth=8)
 _WHERE: Final = "a failure"
 _CUT: Final = "[...]"
 _NEWLINE: Final = "\n"
-
-# Control characters move a terminal's cursor, direction marks and line separators make text read as what it is not,
-# and lone surrogates are no text at all.
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SEARCHED: Final = 2**20
+"""Characters of a text that are searched for secrets before it is cut: a cut must not leave a part of one."""
 
 
 class FailureKind(StrEnum):
@@ -42,7 +40,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What is known of a failure. Every text is printable, and cut to its limit.
+    """What is known of a failure. Every text is printable, without secrets, and cut to its limit.
 
     Attributes:
         kind: Why there is no result.
@@ -66,7 +64,7 @@ class Failure:
 
     def __post_init__(self) -> None:
         for name in ("task", "remote_type", "run_id", "service"):
-            object.__setattr__(self, name, _head(getattr(self, name), MAX_NAME_BYTES))
+            object.__setattr__(self, name, _name(getattr(self, name)))
         object.__setattr__(self, "kind", FailureKind(self.kind))
         object.__setattr__(self, "message", _head(self.message, MAX_MESSAGE_BYTES))
         object.__setattr__(self, "remote_traceback", _tail(self.remote_traceback, MAX_TRACEBACK_BYTES))
@@ -78,13 +76,11 @@ class Failure:
         One that tells of a failure elsewhere, as a task that waits for another run gets it, keeps that one's message
         and traceback in its own.
         """
-        kind = type(exc)
-        prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         return cls(
             kind=_kind(exc),
             task=task,
             attempt=attempt,
-            remote_type=f"{prefix}{kind.__qualname__}",
+            remote_type=_type_name(type(exc)),
             message=_message(exc),
             remote_traceback=_traceback(exc),
             run_id=run_id,
@@ -129,9 +125,10 @@ class Failure:
 
 
 def _kind(exc: BaseException) -> FailureKind:
-    if isinstance(exc, FlowCancelledError):
+    kind = type(exc)  # what it says of its class is code of its own
+    if issubclass(kind, FlowCancelledError):
         return FailureKind.CANCELLED
-    return FailureKind.TIMEOUT if isinstance(exc, FlowTimeoutError) else FailureKind.FAILED
+    return FailureKind.TIMEOUT if issubclass(kind, FlowTimeoutError) else FailureKind.FAILED
 
 
 def _kind_named(name: str) -> FailureKind:
@@ -142,6 +139,13 @@ def _kind_named(name: str) -> FailureKind:
 
 
 # ----------------------------------------------------------------------------------------------------- text
+
+
+def _type_name(kind: type[BaseException]) -> str:
+    try:
+        return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    except BaseException:  # a metaclass brings code of its own
+        return "an exception whose class cannot be named"
 
 
 def _message(exc: BaseException) -> str:
@@ -156,32 +160,41 @@ def _traceback(exc: BaseException) -> str:
         # Negative: the frames next to the error.
         told = traceback.TracebackException(type(exc), exc, exc.__traceback__, limit=-MAX_FRAMES, capture_locals=False)
         lines = "".join(f"{_head(part.rstrip(), MAX_MESSAGE_BYTES, keep=_NEWLINE)}\n" for part in told.format())
-    except Exception as broken:  # notes, causes and groups may bring code of their own
+    except BaseException as broken:  # notes, causes and groups may bring code of their own
         lines = f"(its traceback cannot be shown: {type(broken).__name__})\n"
-    if isinstance(exc, TaskFailedError) and exc.remote_traceback:
-        remote = _tail(str(exc.remote_traceback), MAX_TRACEBACK_BYTES // 2)
-        return f"{remote.rstrip()}\n\nThat was in task {exc.task!r}, and its failure was met here:\n\n{lines}"
-    return lines
+    return f"{_elsewhere(exc)}{lines}"
 
 
-def _printable(text: str, keep: str) -> str:
-    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+def _elsewhere(exc: BaseException) -> str:
+    """What an error that tells of a failure elsewhere has to say of that one."""
+    if not issubclass(type(exc), TaskFailedError) or not isinstance(exc, TaskFailedError) or not exc.remote_traceback:
+        return ""
+    remote = _tail(str(exc.remote_traceback), MAX_TRACEBACK_BYTES // 2).rstrip()
+    return f"{remote}\n\nThat was in task {exc.task!r}, and its failure was met here:\n\n"
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def _name(text: str) -> str:
+    # Not searched for secrets: a password that is a task's name would hide which task it was.
+    encoded = printable(text[: MAX_NAME_BYTES + 1]).encode()
+    return _shortened(encoded, MAX_NAME_BYTES)
 
 
 def _head(text: str, limit_bytes: int, *, keep: str = "") -> str:
-    # Cut before it is searched, too: a text may be of any size, and no character takes less than a byte.
-    encoded = _printable(text[: limit_bytes + 1], keep).encode()
+    # Cut before it is looked at, too: a text may be of any size, and no character takes less than a byte.
+    clean = redacted_text(text[:_SEARCHED])
+    encoded = printable(clean[: limit_bytes + 1], keep=keep).encode()
+    return _shortened(encoded, limit_bytes)
+
+
+def _shortened(encoded: bytes, limit_bytes: int) -> str:
     if len(encoded) <= limit_bytes:
         return encoded.decode()
     return encoded[: limit_bytes - len(_CUT)].decode(errors="ignore") + _CUT
 
 
 def _tail(text: str, limit_bytes: int) -> str:
-    encoded = _printable(text[-limit_bytes - 1 :], _NEWLINE).encode()
+    clean = redacted_text(text[-_SEARCHED:])
+    encoded = printable(clean[-limit_bytes - 1 :], keep=_NEWLINE).encode()
     if len(encoded) <= limit_bytes:
         return encoded.decode()
     return _CUT + encoded[len(_CUT) - limit_bytes :].decode(errors="ignore")

@@ -13,6 +13,8 @@ from datamesh.codec.blob import Blob, BlobRef
 from datamesh.codec.ext import Lowering, plain_lowering
 from datamesh.codec.frame import EncodedFrame, array_of, fits_inline
 from datamesh.codec.limits import INLINE_LIMIT_BYTES, MAX_FRAME_VALUES, MAX_VALUE_BYTES, Limits, shape_problem
+from datamesh.codec.problems import names_in, problem_text
+from datamesh.codec.secrets import declares_secrets, note_secrets
 from datamesh.codec.wire import pack, pack_ref, unpack, unpack_frame
 from datamesh.errors import (
     ConfigurationError,
@@ -21,6 +23,7 @@ from datamesh.errors import (
     TamperedDataError,
     UnserializableValueError,
 )
+from datamesh.model.redaction import redacted_text
 
 _SMALL: Final = frozenset({int, float, bool, type(None)})
 _ATOMS: Final = _SMALL | {str, bytes}
@@ -60,6 +63,7 @@ class ValueCodec:
             raise ConfigurationError(f"max_value_bytes is {max_value_bytes}: use a number from 1 to 4294967295")
         self._type = compile_annotation(annotation, where=where)
         self._lowering = plain_lowering if self._type.anything else _declared_lowering
+        self._has_secrets = declares_secrets(self._type.adapter.core_schema)
         self._blob_limits = Limits.for_values(max_value_bytes)
         # What is checked against a type that is not recursive needs no look at its depth.
         self._frame_limits = Limits(max_bytes=INLINE_LIMIT_BYTES, max_depth=None if self._type.plain else 64)
@@ -97,17 +101,20 @@ class ValueCodec:
 
     def _checked(self, values: list[Any], **options: Any) -> list[Any]:
         try:
-            return self._type.adapter.validate_python(values, **options)
+            checked = self._type.adapter.validate_python(values, **options)
         except ValidationError as exc:
             # Not chained: its text shows the value, and values don't belong in logs.
-            raise self._invalid(exc) from None
+            raise self._invalid(values, exc) from None
         except Exception as exc:  # a validator is user code and raises what it likes
             raise self._refused(values, exc, options) from exc
+        if self._has_secrets:
+            note_secrets(checked)
+        return checked
 
-    def _invalid(self, exc: ValidationError) -> InvalidValueError:
-        errors = exc.errors(include_url=False, include_context=False)
+    def _invalid(self, values: list[Any], exc: ValidationError) -> InvalidValueError:
+        errors = exc.errors(include_url=False)
         index = next((error["loc"][0] for error in errors if error["loc"]), None)
-        problems = [_problem(error) for error in errors[:_MAX_PROBLEMS]]
+        problems = [problem_text(error, values, self._declared_names) for error in errors[:_MAX_PROBLEMS]]
         return InvalidValueError(
             where=self.where,
             expected=self.text,
@@ -115,8 +122,12 @@ class ValueCodec:
             index=index if isinstance(index, int) else None,
         )
 
+    @cached_property
+    def _declared_names(self) -> frozenset[str]:
+        return names_in(self._type.adapter.core_schema)
+
     def _refused(self, values: list[Any], exc: Exception, options: dict[str, Any]) -> InvalidValueError:
-        problem = f"a validator raised {type(exc).__name__}: {exc}"[:_PROBLEM_CHARACTERS]
+        problem = redacted_text(f"a validator raised {type(exc).__name__}: {exc}")[:_PROBLEM_CHARACTERS]
         index = next((index for index, value in enumerate(values) if self._raises(value, options)), None)
         return InvalidValueError(where=self.where, expected=self.text, problem=problem, index=index)
 
@@ -163,7 +174,7 @@ class ValueCodec:
         try:
             return self._dump([value])[0]
         except Exception as exc:
-            problem = f"it cannot be taken apart ({type(exc).__name__}: {exc})"[:_PROBLEM_CHARACTERS]
+            problem = redacted_text(f"it cannot be taken apart ({type(exc).__name__}: {exc})")[:_PROBLEM_CHARACTERS]
             raise UnserializableValueError(
                 where=self._place(index), type_name=type(value).__qualname__, problem=problem
             ) from exc
@@ -314,12 +325,6 @@ def _weight(value: Any) -> int:
         return len(value)
     nbytes = getattr(value, "nbytes", 0)
     return nbytes if isinstance(nbytes, int) else 0
-
-
-def _problem(error: Any) -> str:
-    place = ".".join(map(str, error["loc"][1:]))
-    given = "" if error["type"] == "missing" else f" (got {type(error['input']).__qualname__})"
-    return f"{place + ': ' if place else ''}{error['msg']}{given}"
 
 
 ANY: Final = ValueCodec(Any)

@@ -6,6 +6,7 @@ a stranger end in `TamperedDataError` before they take more memory or stack than
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, cast
 
 import msgpack
@@ -21,6 +22,7 @@ _EXT32: Final = 0xC9
 _UNNESTED: Final = frozenset({0xC6, 0xDB})  # bin and str with a 32-bit length
 _UNSKIMMED_BYTES: Final = 1024
 _PROBLEM_CHARACTERS: Final = 200
+_QUOTED: Final = re.compile("(['\"]).*(?:\\1|$)", re.DOTALL)
 
 
 # ---------------------------------------------------------------------------------------------------- write
@@ -76,6 +78,10 @@ def _name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _told(exc: Exception) -> str:
+    return _QUOTED.sub(r"\1...\1", _shown(exc))
+
+
 def _shown(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}"[:_PROBLEM_CHARACTERS].removesuffix(": ")
 
@@ -121,7 +127,8 @@ def _read(payload: bytes | memoryview, limits: Limits, where: str) -> tuple[Any,
     except DatameshError:
         raise
     except Exception as exc:  # whatever a parser or a constructor finds wrong with bytes that are not ours
-        raise TamperedDataError(where=where, problem=f"not what a supervisor writes: {_shown(exc)}") from exc
+        # Not chained: what a parser says quotes what it was given.
+        raise TamperedDataError(where=where, problem=f"not what a supervisor writes: {_told(exc)}") from None
 
 
 def _parsed(payload: bytes | memoryview, limits: Limits) -> tuple[Any, int]:

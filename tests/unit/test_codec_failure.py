@@ -206,3 +206,88 @@ def test_recursion_near_the_limit_is_survived() -> None:
     failure = at_depth(sys.getrecursionlimit() - depth - 20)
     assert failure.remote_type == "ValueError"
     assert failure.message == "x"
+
+
+# --------------------------------------------------------------------------------------- hostile exceptions
+
+
+class Nameless(type):
+    def __getattribute__(cls, name: str) -> object:
+        if name == "__qualname__":
+            raise RuntimeError("no name")
+        return super().__getattribute__(name)
+
+
+class Unnamed(Exception, metaclass=Nameless):
+    pass
+
+
+class Liar(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise KeyboardInterrupt
+
+
+class Pretender(Exception):
+    """Says that it is an error of ours, and has nothing of one."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return TaskFailedError
+
+
+class Noted(Exception):
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise SystemExit(3)
+
+
+class Pickled(Exception):
+    def __reduce__(self) -> tuple[object, ...]:
+        raise AssertionError("it was pickled")
+
+    __reduce_ex__ = __getstate__ = __deepcopy__ = __copy__ = __reduce__  # type: ignore[assignment]
+
+
+class Endless(Exception):
+    def __str__(self) -> str:
+        return str(self)
+
+
+class Hungry(Exception):
+    def __str__(self) -> str:
+        raise MemoryError
+
+
+@pytest.mark.parametrize("kind", [Unnamed, Liar, Pretender, Noted, Pickled, Endless, Hungry], ids=lambda kind: "kind")
+def test_an_exception_cannot_keep_its_failure_from_being_told(kind: type[Exception]) -> None:
+    failure = failure_of(kind("x"))
+    assert failure.kind is FailureKind.FAILED
+    assert failure.remote_type
+    assert failure.remote_traceback
+    assert Failure.unpack(failure.pack()) == failure
+
+
+def test_a_failure_has_a_largest_size() -> None:
+    try:
+        try:
+            raise ValueError("é" * 10**6)
+        except ValueError as exc:
+            for n in range(500):
+                exc.add_note(f"note {n} " + "n" * 10_000)
+            raise RuntimeError("\n" * 10**6) from exc
+    except RuntimeError as exc:
+        failure = Failure.of(exc, task="t" * 10**6, attempt=1, run_id="r" * 10**6, service="\x00" * 10**6)
+    assert len(failure.pack()) <= MAX_MESSAGE_BYTES + MAX_TRACEBACK_BYTES + 4 * 256 + 200
+
+
+def test_the_values_of_variables_stay_where_they_are() -> None:
+    def inner(password: str) -> None:
+        token = password.upper()
+        raise ValueError(f"{len(token)} characters are too few")
+
+    with pytest.raises(ValueError, match="too few") as caught:
+        inner("hunter2-local")
+    failure = Failure.of(caught.value, task="a", attempt=1)
+    assert "in inner" in failure.remote_traceback
+    assert "HUNTER2-LOCAL" not in failure.remote_traceback
