@@ -78,6 +78,11 @@ class Server:
         return f"unix://{quote(str(self.socket_path))}"
 
     @property
+    def directory(self) -> Path:
+        """Where it keeps its files."""
+        return self._directory
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -170,7 +175,7 @@ class ClusterServer:
     def __init__(self, kind: str = "valkey", *, nodes: int = 3) -> None:
         self.kind = kind
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-announce-ip", "127.0.0.1")
-        self.nodes = [Server(kind, port=port, options=options) for port in _free_ports(nodes)]
+        self.nodes = [Server(kind, port=port, options=options) for port in free_ports(nodes)]
 
     @property
     def url(self) -> str:
@@ -311,7 +316,7 @@ def _cluster_nodes(node: Server) -> list[str]:
         node.client.connection_pool.release(told)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody uses, and whose cluster bus (10000 above) fits too."""
     ports: list[int] = []
     with contextlib.ExitStack() as held:

@@ -27,7 +27,11 @@ class Deployment(StrEnum):
     CLUSTER = "cluster"
     """Redis Cluster; the URL names any of its nodes."""
     SENTINEL = "sentinel"
-    """A primary that sentinels name: `redis+sentinel://host:port,host:port/service`."""
+    """A primary that sentinels name: `redis+sentinel://host:port,host:port/service`.
+
+    User and password before the hosts are those of the primary, `?sentinel_username=` and `?sentinel_password=` those
+    of the sentinels, `?db=` is the database.
+    """
     EMBEDDED = "embedded"
     """The private server that this user's processes share; the URL names the mesh."""
     MEMORY = "memory"
@@ -43,6 +47,7 @@ _DEPLOYMENTS = {
     "redis+cluster": Deployment.CLUSTER,
     "rediss+cluster": Deployment.CLUSTER,
     "redis+sentinel": Deployment.SENTINEL,
+    "rediss+sentinel": Deployment.SENTINEL,
     "memory": Deployment.MEMORY,
     "embedded": Deployment.EMBEDDED,
 }
@@ -143,8 +148,7 @@ def _checked(url: str, source: Source, mesh: str) -> str:
 def _problem(parts: SplitResult) -> str:
     match _DEPLOYMENTS[parts.scheme]:
         case Deployment.SENTINEL:
-            named = parts.netloc and parts.path.strip("/")
-            return "" if named else "name the sentinels and the service, redis+sentinel://host:port,host:port/service"
+            return _sentinel_problem(parts)
         case Deployment.EMBEDDED:
             accepted = parts.path in ("", "/") and parts.query in ("", "persist=yes", "persist=no")
             return "" if accepted else "write embedded://, embedded://mesh or embedded://mesh?persist=yes"
@@ -153,6 +157,18 @@ def _problem(parts: SplitResult) -> str:
         case _:
             # Reading the port is what checks it.
             return "the port 0 cannot be connected to" if parts.port == 0 else ""
+
+
+def _sentinel_problem(parts: SplitResult) -> str:
+    service = parts.path.strip("/")
+    if not parts.netloc or not service or "/" in service:
+        return f"name the sentinels and the service, {parts.scheme}://host:port,host:port/service; the database is ?db="
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        host = urlsplit(f"//{text.strip()}")
+        # Reading the port is what checks it.
+        if not host.hostname or host.port == 0:
+            return f"{text!r} is no address of a sentinel: write host:port"
+    return ""
 
 
 def _embedded_url(parts: SplitResult, mesh: str) -> str:

@@ -7,17 +7,20 @@ get them from one read, and a reader that comes back a moment later finds them. 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import time
 from collections import deque
 
-from datamesh.errors import StoreError, UnknownRunError
+from datamesh.errors import DataLossError, RunError, StoreError, UnknownRunError
 from datamesh.model.cursor import entry_key
-from datamesh.store.blocked import BlockedRead
+from datamesh.store.blocked import BLOCK_MS, BlockedRead
+from datamesh.store.epoch import Epoch
 from datamesh.store.frames import Entry, end_of, entries_of
 from datamesh.store.link import LinkLost, ReplyError
 from datamesh.store.protocol import ShardProtocol
 
-_BLOCK_MS = 5000
+_log = logging.getLogger("datamesh.store")
 _COUNT = 64
 _KEPT = 64
 _UNREAD = 32
@@ -25,7 +28,10 @@ _LINGER = 2.0
 _LINGER_ENDED = 0.2
 _LOOK_AGAIN = 10.0
 _PURGE = 0.2
-_PAUSE = 0.05
+_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_STOPPED = "the supervisor has stopped"
+_LOSS_SECONDS = 2.5
+"""How often it is looked whether the shard still has its data; each look waits for a read to end."""
 
 
 class _Channel:
@@ -77,11 +83,22 @@ class _Channel:
 
 
 class Tails:
-    """Reads of the run streams of one shard."""
+    """Reads of the run streams of one shard.
 
-    def __init__(self, protocol: ShardProtocol, blocked: BlockedRead) -> None:
+    Args:
+        protocol: Of the shard.
+        blocked: For the one read that waits.
+        epoch: Looked at while somebody waits, because a stream that was lost looks like one that is quiet.
+    """
+
+    def __init__(self, protocol: ShardProtocol, blocked: BlockedRead, epoch: Epoch | None = None) -> None:
         self._protocol = protocol
         self._blocked = blocked
+        self._epoch = epoch
+        self._is_lost = False
+        self._is_closed = False
+        if epoch is not None:
+            epoch.listeners.append(self._lost)
         self._channels: dict[str, _Channel] = {}
         # Streams that have ended: their readers still come for what was read, but nobody reads on.
         self._ended: dict[str, _Channel] = {}
@@ -99,13 +116,16 @@ class Tails:
             run_key: The run it belongs to; if that goes while we wait, so does the hope for entries.
 
         Raises:
-            UnknownRunError: The run is gone.
+            UnknownRunError: The run is gone; its retention is over.
+            DataLossError: The run is gone; Redis has lost it.
             StoreError: The store cannot be reached.
         """
         while True:
             channel = self._channels.get(key) or self._ended.get(key)
             if channel is None:
                 channel = self._channels[key] = _Channel(after, run_key)
+                if self._epoch is not None and self._epoch.has_lost:
+                    await self._look_for(channel)
             channel.used = time.monotonic()
             if entry_key(after) < entry_key(channel.since):
                 if found := await self.range(key, after):
@@ -125,11 +145,23 @@ class Tails:
         """Read the newest entries of a stream, newest first."""
         return entries_of(await self._protocol.command("XREVRANGE", key, "+", "-", "COUNT", count))
 
+    @property
+    def reading(self) -> asyncio.Task[None] | None:
+        """The task that reads for all who wait. If it breaks, they wait until somebody has it read on."""
+        return self._loop_task
+
+    def read_on(self) -> None:
+        """Read for those who wait, in a new task."""
+        self._loop_task = asyncio.create_task(self._run(), name="datamesh-tails")
+
     async def _wait(self, key: str, channel: _Channel) -> None:
+        if self._is_closed:
+            raise LinkLost(_STOPPED)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         channel.waiters.add(waiter)
         if self._loop_task is None or self._loop_task.done():
-            self._loop_task = asyncio.create_task(self._run(), name="datamesh-tails")
+            self._tell_what_broke()
+            self.read_on()
         elif self._reading and key not in self._watched:
             self._blocked.wake()
         try:
@@ -137,18 +169,27 @@ class Tails:
         finally:
             channel.waiters.discard(waiter)
 
+    def _tell_what_broke(self) -> None:
+        task = self._loop_task
+        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the loop of the readers broke and is begun again", exc_info=error)
+
     async def _run(self) -> None:
         """Read until nobody has waited for a while."""
+        pause = _PAUSE
         while wanted := self._wanted():
             self._watched = frozenset(wanted)
             try:
                 await self._read_once(wanted)
-            except (LinkLost, ReplyError):
-                await asyncio.sleep(_PAUSE)
-            except StoreError as error:
-                for channel in wanted.values():
-                    channel.release(error)
-                await asyncio.sleep(_PAUSE)
+                pause = _PAUSE
+            except (LinkLost, ReplyError, StoreError) as error:
+                if isinstance(error, StoreError):
+                    for channel in wanted.values():
+                        channel.release(error)
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._epoch is not None:
+                await self._epoch.look(every=_LOSS_SECONDS)
             await self._look()
 
     def _wanted(self) -> dict[str, _Channel]:
@@ -160,12 +201,11 @@ class Tails:
         return {key: channel for key, channel in self._channels.items() if channel.is_wanted(now)}
 
     async def _read_once(self, wanted: dict[str, _Channel]) -> None:
-        block_ms = _BLOCK_MS if any(channel.waiters for channel in wanted.values()) else int(_LINGER * 1000)
         self._reading = True
         try:
             reply = await self._blocked.read(
-                "XREAD", "COUNT", _COUNT, "BLOCK", block_ms, "STREAMS", *wanted, *(c.last for c in wanted.values()),
-                block_ms=block_ms,
+                "XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS", *wanted, *(c.last for c in wanted.values()),
+                block_ms=BLOCK_MS,
             )  # fmt: skip
         finally:
             self._reading = False
@@ -179,31 +219,41 @@ class Tails:
     async def _look(self) -> None:
         """Let go of those who wait for a run that is gone."""
         now = time.monotonic()
-        if now - self._looked < _PURGE:
+        is_lost, self._is_lost = self._is_lost, False
+        if now - self._looked < _PURGE and not is_lost:
             return
         self._looked = now
         for channel in list(self._channels.values()):
-            if not channel.waiters or not channel.owner or now - max(channel.looked, channel.used) < _LOOK_AGAIN:
+            is_due = is_lost or now - max(channel.looked, channel.used) >= _LOOK_AGAIN
+            if not channel.waiters or not channel.owner or not is_due:
                 continue
             channel.looked = now
             try:
                 await self._look_for(channel)
-            except UnknownRunError as error:
+            except (RunError, DataLossError) as error:
                 channel.release(error)
             except StoreError:
-                continue
+                self._is_lost = self._is_lost or is_lost
 
     async def _look_for(self, channel: _Channel) -> None:
         if channel.owner and not await self._protocol.command("EXISTS", channel.owner):
-            raise UnknownRunError(run_id=channel.owner.rpartition("run:")[2])
+            run_id = channel.owner.rpartition("run:")[2]
+            raise UnknownRunError(run_id=run_id) if self._epoch is None else await self._epoch.missing(run_id)
+
+    def _lost(self) -> None:
+        """The shard has lost its data: look at once for whom nothing will ever come."""
+        self._is_lost = True
+        if self._reading:
+            self._blocked.wake()
 
     async def close(self) -> None:
         """Stop reading; those who wait get an error."""
+        self._is_closed = True
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
         for channel in self._channels.values():
-            channel.release(LinkLost("the supervisor has stopped"))
+            channel.release(LinkLost(_STOPPED))
         self._channels.clear()
         self._ended.clear()
         await self._blocked.close()

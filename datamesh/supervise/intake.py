@@ -13,18 +13,19 @@ import random
 from collections.abc import Callable, Sequence
 
 from datamesh.errors import StoreError
-from datamesh.store.blocked import BlockedRead
+from datamesh.store.blocked import BLOCK_MS, BlockedRead
 from datamesh.store.frames import Delivery, delivery_of
 from datamesh.store.keys import GROUP, Level
 from datamesh.store.link import LinkLost, ReplyError
 from datamesh.store.protocol import ShardProtocol
+from datamesh.supervise.health import Pulse
+from datamesh.supervise.loop import problem_of
 from datamesh.supervise.slots import Slots
 
 _log = logging.getLogger("datamesh.intake")
-_BLOCK_MS = 4000
 _MOST_AT_ONCE = 32
 _MOST_FROM_EACH = 4
-_PAUSE = 0.05
+_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _CHANCE_SHARE = 0.2
 
 
@@ -60,12 +61,24 @@ class Intake:
         self._fenced = fenced
         self._is_stopping = False
         self._is_behind = True
+        self._is_idle = False
+        self._pause = _PAUSE
         self._room = asyncio.Event()
         self._left_out: list[str] = []
         self._task: asyncio.Task[None] | None = None
+        self.pulse = Pulse("intake", shard=protocol.keys.shard)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="datamesh-intake")
+
+    def problem(self) -> BaseException | None:
+        """Why it takes nothing any more though it should."""
+        return None if self._is_stopping else problem_of(self._task)
+
+    def restart(self) -> None:
+        """Begin again, with what had been handed out and was not delivered."""
+        self._generation = (-1, -1)
+        self.start()
 
     async def stop(self) -> None:
         """Take nothing more; an entry that is on its way is still delivered."""
@@ -73,7 +86,7 @@ class Intake:
         self._room.set()
         self._blocked.wake()
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=_BLOCK_MS / 1000 + 1)
+            await asyncio.wait([self._task], timeout=BLOCK_MS / 1000 + 1)
 
     def room_made(self) -> None:
         """A task that had as many invocations as it may have can take one more."""
@@ -90,24 +103,24 @@ class Intake:
 
     async def _run(self) -> None:
         while not self._is_stopping:
-            await self._slots.wait_free()
+            with self.pulse.resting():
+                await self._slots.wait_free()
             try:
                 await self._take()
-            except (LinkLost, StoreError) as error:
-                _log.warning("cannot take work: %s", error)
-                await asyncio.sleep(_PAUSE * (1 + random.random()))
-            except ReplyError as error:
+                self.pulse.beat()
+                self._pause = _PAUSE
+            except (LinkLost, StoreError, ReplyError) as error:
                 await self._mend(error)
             except Exception:
                 # Whatever it is, a supervisor that looks alive and takes nothing would be worse.
                 _log.exception("an entry could not be taken")
-                await asyncio.sleep(_PAUSE)
+                await self._rest()
 
     async def _take(self) -> None:
         member = self._member()
         await self._recover(member)
         taken: list[Delivery] | None = []
-        if self._is_behind or self._budget < len(self._works):
+        if self._is_behind or (self._budget < len(self._works) and not self._is_idle):
             taken = await self._take_now(member)
         if taken is None:
             self._fenced(member)
@@ -147,19 +160,21 @@ class Intake:
         self._room.clear()
         works = [work for work in self._works if self._most(work) > 0]
         if not works:
-            await self._room.wait()
+            with self.pulse.resting():
+                await self._room.wait()
         if not works or not self._slots.free:
             return []
         count = max(1, min(_MOST_FROM_EACH, self._budget // len(works), *map(self._most, works)))
         self._left_out = [work for work in self._works if work not in works]
         try:
             reply = await self._blocked.read(
-                "XREADGROUP", "GROUP", GROUP, member, "COUNT", count, "BLOCK", _BLOCK_MS, "STREAMS", *works,
-                *([">"] * len(works)), block_ms=_BLOCK_MS,
+                "XREADGROUP", "GROUP", GROUP, member, "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *works,
+                *([">"] * len(works)), block_ms=BLOCK_MS,
             )  # fmt: skip
         finally:
             self._left_out = []
         self._is_behind = any(len(rows) >= count for _, rows in reply or ())
+        self._is_idle = not reply
         return [delivery_of(work.decode(), entry, fields) for work, rows in reply or () for entry, fields in rows]
 
     def _ordered(self) -> list[str]:
@@ -176,12 +191,16 @@ class Intake:
         else:
             self._give_back(member, delivery)
 
-    async def _mend(self, error: ReplyError) -> None:
-        """A group that is gone is made again, by joining anew."""
+    async def _mend(self, error: LinkLost | StoreError | ReplyError) -> None:
+        """Wait a little longer each time; a group that is gone is made again, by joining anew."""
         _log.warning("cannot take work: %s", error)
-        if error.code == "NOGROUP":
+        if isinstance(error, ReplyError) and error.code == "NOGROUP":
             self._fenced(self._member())
-        await asyncio.sleep(_PAUSE)
+        await self._rest()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._pause * (0.5 + random.random()))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 def _priority(work: str) -> int:

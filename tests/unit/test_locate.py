@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from redis.asyncio.sentinel import Sentinel
 
 from datamesh.errors import ConfigurationError
+from datamesh.store.connect import endpoint_of
 from datamesh.store.locate import Deployment, locate, redacted
+from datamesh.store.sentinel import watched_of_url
 
 
 def test_order_is_client_url_environment_embedded() -> None:
@@ -42,6 +45,7 @@ def test_client_and_url_together_are_refused() -> None:
         ("redis+cluster://h:7000", Deployment.CLUSTER, "redis://h:7000"),
         ("rediss+cluster://h:7000", Deployment.CLUSTER, "rediss://h:7000"),
         ("redis+sentinel://a:1,b:2/main", Deployment.SENTINEL, "redis+sentinel://a:1,b:2/main"),
+        ("rediss+sentinel://a/main?db=1", Deployment.SENTINEL, "rediss+sentinel://a/main?db=1"),
         ("memory://", Deployment.MEMORY, "memory://"),
         (" redis://h ", Deployment.SERVER, "redis://h"),
     ],
@@ -88,6 +92,10 @@ def test_unknown_scheme_lists_those_there_are() -> None:
         "unix://",
         "redis+sentinel://a:1",
         "redis+sentinel:///main",
+        "redis+sentinel://a:1/main/0",
+        "redis+sentinel://a:1,b:0/main",
+        "redis+sentinel://a:1,,b/main",
+        "redis+sentinel://a:1,b:port/main",
         "embedded://m/x",
         "embedded://m?persist=maybe",
         "embedded://a b",
@@ -146,3 +154,23 @@ def test_no_password_in_texts() -> None:
     assert str(location) == "redis://u:***@h (from url)"
     assert str(locate(None, None, "m")) == "the embedded server of mesh 'm'"
     assert str(locate(None, None, "m", client=object())) == "the client that the program passed"
+
+
+def test_what_a_url_says_of_sentinels() -> None:
+    url = "rediss+sentinel://app:p%40ss@a:1,b,[::1]:3/main?db=2&sentinel_password=o%26er&ssl_ca_certs=/ca.crt"
+    found = watched_of_url(locate(url, None, "m").client_url)
+    assert (found.service, found.sentinels) == ("main", [("a", 1), ("b", 26379), ("::1", 3)])
+    assert found.options == {"username": "app", "password": "p@ss", "db": 2, "ssl_ca_certs": "/ca.crt", "ssl": True}
+    assert found.sentinel_options == {"password": "o&er", "ssl_ca_certs": "/ca.crt", "ssl": True}
+
+
+def test_sentinels_without_options() -> None:
+    found = watched_of_url("redis+sentinel://a/main")
+    assert (found.options, found.sentinel_options) == ({"ssl": False}, {"ssl": False})
+
+
+def test_an_option_that_cannot_be_read_is_said() -> None:
+    with pytest.raises(ConfigurationError, match="db"):
+        endpoint_of(locate("redis+sentinel://a/main?db=first", None, "m"), None)
+    with pytest.raises(ConfigurationError, match="replicas"):
+        endpoint_of(locate(None, None, "m", client=object()), Sentinel([("a", 1)]).slave_for("main"))
