@@ -16,6 +16,16 @@ Mesh = Annotated[
     str | None,
     typer.Option(help="Name that the services share; else DATAMESH_MESH, else datamesh.", metavar="NAME"),
 ]
+HealthPortNumber = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, envvar="DATAMESH_HEALTH_PORT", metavar="PORT",
+        help="Answer /healthz and /readyz on this port; 0 for any that is free.",
+    ),
+]  # fmt: skip
+HealthHost = Annotated[
+    str, typer.Option(envvar="DATAMESH_HEALTH_HOST", metavar="ADDRESS", help="Address of that port; 0.0.0.0 for all.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -9,13 +9,23 @@ from typing import Annotated
 
 import typer
 
-from datamesh.cli.options import Mesh, Url
+from datamesh.cli.ending import Ending
+from datamesh.cli.options import HealthHost, HealthPortNumber, Mesh, Url
 from datamesh.cli.target import supervisor_of
 from datamesh.errors import ConfigurationError
+from datamesh.observe.health_port import Answer, HealthPort
 from datamesh.observe.logs import LogFormat, LogLevel, write_logs
 from datamesh.settings import PREFIX
 from datamesh.store.locate import redacted
+from datamesh.supervise.serving import serve
+from datamesh.supervise.signals import Signals
 from datamesh.supervise.supervisor import Supervisor
+
+_DRAIN_MARGIN = 2.6
+"""Seconds that a drain may take beyond its grace period."""
+_LAST_SECONDS = 1.5
+"""Seconds for the rest of the program once the service has ended."""
+EXIT_BROKEN = 1
 
 
 def worker(
@@ -27,11 +37,15 @@ def worker(
     log_level: Annotated[LogLevel, typer.Option(help="From which level on.")] = LogLevel.INFO,
     url: Url = None,
     mesh: Mesh = None,
+    health_port: HealthPortNumber = None,
+    health_host: HealthHost = "127.0.0.1",
 ) -> None:
     """Serve the tasks of MODULE until SIGTERM or SIGINT.
 
     Then it drains: takes nothing more, finishes what it has begun within the grace period (DATAMESH_GRACE, 25 s), gives
-    back the rest and exits with 0. A second signal ends it at once, with 130; what it held is taken over by others.
+    back the rest and exits with 0, at most 3 s after that period whatever still runs. A second signal ends it at once,
+    with 130; what it held is taken over by others. If a part of it breaks again and again, it leaves the mesh and exits
+    with 1.
     """
     write_logs(log_format, log_level)
     _put_in_environment("URL", url)
@@ -40,7 +54,37 @@ def worker(
     _check(target, supervisor, url, mesh)
     if concurrency is not None:
         supervisor.settings = dataclasses.replace(supervisor.settings, concurrency=concurrency)
-    asyncio.run(supervisor.serve())
+    if health_port is not None:
+        _answer_health(supervisor, health_host, health_port)
+    ending = Ending()
+    signals = Signals(lambda: ending.within(supervisor.settings.grace + _DRAIN_MARGIN))
+    signals.listen()
+    asyncio.run(_serve(supervisor, signals, ending))
+    ending.leave()
+
+
+async def _serve(supervisor: Supervisor, signals: Signals, ending: Ending) -> None:
+    """Serve, and see to it that the process ends soon after."""
+    try:
+        await serve(supervisor, signals)
+    except BaseException:
+        ending.within(_LAST_SECONDS, code=EXIT_BROKEN)
+        raise
+    ending.within(_LAST_SECONDS)
+
+
+def _answer_health(supervisor: Supervisor, host: str, port: int) -> None:
+    """On the port `/healthz`: whether it had better be started anew; and `/readyz`: whether it takes work."""
+
+    def alive() -> Answer:
+        health = supervisor.health()
+        return health.is_healthy, health.to_dict()
+
+    def ready() -> Answer:
+        health = supervisor.health()
+        return health.is_ready, health.to_dict()
+
+    HealthPort({"/healthz": alive, "/readyz": ready}, host=host, port=port).start()
 
 
 def _put_in_environment(name: str, value: str | None) -> None:

@@ -12,13 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from datamesh.errors import DatameshError
+from datamesh.errors import DatameshError, StoreUnavailableError
 from datamesh.store.connect import Endpoint
 from datamesh.store.keys import ShardKeys
 from datamesh.store.protocol import Beat, ShardProtocol
+from datamesh.supervise.health import Pulse
 
 _log = logging.getLogger("datamesh.heartbeat")
 _BEATS_A_LEASE = 4
+_MISSED = 0.75
+"""Part of a lease without a beat after which it is in danger."""
 
 Heard = Callable[[int, str, Beat], None]
 """Of a shard, a member of it and what its beat brought; called on the supervisor's event loop."""
@@ -41,7 +44,8 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
-        self.last_beat = time.monotonic()
+        self._problem: BaseException | None = None
+        self.pulse = Pulse("heartbeat", within=_MISSED * lease_ms / 1000)
 
     def set_member(self, shard: int, member: str) -> None:
         """Beat for this member of a shard from now on."""
@@ -50,8 +54,17 @@ class Heartbeat:
     def start(self) -> None:
         """Begin to beat; the calling event loop hears what the beats bring."""
         self._loop = asyncio.get_running_loop()
+        self.restart()
+
+    def restart(self) -> None:
+        """Beat again, in another thread."""
+        self._problem = None
         self._thread = threading.Thread(target=self._run, name="datamesh-heartbeat", daemon=True)
         self._thread.start()
+
+    def problem(self) -> BaseException | None:
+        """Why the thread ended; None while it beats."""
+        return self._problem
 
     def stop(self, *, leave: bool, timeout: float = 2.0) -> None:
         """Stop beating.
@@ -71,39 +84,60 @@ class Heartbeat:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        asyncio.run(self._beat_until_stopped())
+        try:
+            asyncio.run(self._beat_until_stopped())
+        except BaseException as error:
+            # Whatever it is, the thread must not end unseen: without it the service loses its lease.
+            self._problem = error
 
     async def _beat_until_stopped(self) -> None:
         endpoint = self._endpoint()
         shards = [
             ShardProtocol(k, endpoint.link(k.prefix), endpoint, patience=self._lease_ms / 2000) for k in self._keys
         ]
-        pause = self._lease_ms / 1000 / _BEATS_A_LEASE
         self._stopping = asyncio.Event()
         self._own_loop = asyncio.get_running_loop()
+        try:
+            await self._beat_all(shards, self._stopping)
+            if self._leaving:
+                await asyncio.gather(*(self._leave(shard) for shard in shards))
+        finally:
+            for shard in shards:
+                await shard.link.close()
+
+    async def _beat_all(self, shards: Sequence[ShardProtocol], stopping: asyncio.Event) -> None:
+        pause = self._lease_ms / 1000 / _BEATS_A_LEASE
         while not self._is_stopped:
             began = time.monotonic()
-            await asyncio.gather(*(self._beat(shard) for shard in shards))
+            if all(await asyncio.gather(*(self._beat(shard) for shard in shards))):
+                self.pulse.beat()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, pause - (time.monotonic() - began))):
-                    await self._stopping.wait()
-        if self._leaving:
-            await asyncio.gather(*(self._leave(shard) for shard in shards))
-        for shard in shards:
-            await shard.link.close()
+                    await stopping.wait()
 
-    async def _beat(self, shard: ShardProtocol) -> None:
+    async def _beat(self, shard: ShardProtocol) -> bool:
+        """Beat in one shard; False: the store did not answer."""
         index = shard.keys.shard
         member = self._members.get(index)
         if member is None:
-            return
+            return True
         try:
-            beat = await shard.beat(member, lease_ms=self._lease_ms)
+            async with asyncio.timeout(self._lease_ms / 2000):
+                beat = await shard.beat(member, lease_ms=self._lease_ms)
+        except TimeoutError:
+            # A connection that is half open would say nothing for longer than the lease lasts.
+            await shard.link.close()
+            self._missed(index, StoreUnavailableError(where=f"shard {index}", problem="no answer", fix="Look at Redis"))
+            return False
         except (DatameshError, OSError) as error:
-            _log.warning("no heartbeat in shard %d: %s", index, error)
-            return
-        self.last_beat = time.monotonic()
+            self._missed(index, error)
+            return False
         self._tell(index, member, beat)
+        return True
+
+    def _missed(self, index: int, error: Exception) -> None:
+        self.pulse.failed(error)
+        _log.warning("no heartbeat in shard %d: %s", index, error)
 
     def _tell(self, index: int, member: str, beat: Beat) -> None:
         assert self._loop is not None

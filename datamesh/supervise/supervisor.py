@@ -17,20 +17,25 @@ from datamesh.execute.local import LocalExecutor
 from datamesh.model.flow import Flow
 from datamesh.model.names import check_name
 from datamesh.model.plan import Plan
+from datamesh.model.policies import Quota
 from datamesh.model.registry import registry
 from datamesh.model.run import RunState
 from datamesh.model.task import Task
 from datamesh.settings import Settings, environment_url
 from datamesh.store.connect import Endpoint, endpoint_of
+from datamesh.store.durability import Durability, confirm, probe
 from datamesh.store.embedded import EmbeddedServer
 from datamesh.store.locate import Deployment, locate
 from datamesh.store.memory import memory_client
 from datamesh.store.store import Store
+from datamesh.supervise.dead import DeadLetters
 from datamesh.supervise.flow_run import FlowRun
+from datamesh.supervise.health import Health, ServiceState
 from datamesh.supervise.launch import Inputs, Launch, prepare
 from datamesh.supervise.served import Served
+from datamesh.supervise.serving import serve
 from datamesh.supervise.session import Session
-from datamesh.supervise.signals import until_signalled
+from datamesh.supervise.signals import Signals
 from datamesh.supervise.types import Types
 
 _log = logging.getLogger("datamesh.supervisor")
@@ -151,17 +156,20 @@ class Supervisor:
         """Work until SIGTERM or SIGINT, then drain. A second signal exits at once.
 
         Raises:
+            ServiceBrokenError: A part of the service broke again and again.
             StoreUnavailableError: Redis cannot be reached.
         """
-        async with self:
-            await until_signalled()
-            _log.info("draining for at most %g s", self.settings.grace)
+        with Signals() as signals:
+            await serve(self, signals)
+
+    def health(self) -> Health:
+        """How the service is. Costs no call to Redis, and may be asked from any thread."""
+        return Health(ServiceState.STARTING) if self._session is None else self._session.health()
 
     async def drain(self) -> None:
         """Take nothing more, finish what has begun within the grace period, give back the rest, and stop."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.drain(self.settings.grace)
+        if self._session is not None:
+            await self._session.drain(self.settings.grace)
         if self._keeper is not None:
             self._keeper.cancel()
         await self._executor.aclose()
@@ -189,7 +197,12 @@ class Supervisor:
             self._session.abandon()
         endpoint = await asyncio.to_thread(self._endpoint)
         _log.info("mesh %r is on %s", self.settings.mesh, self.location)
-        store = await Store.open(self.settings.mesh, endpoint)
+        store = await Store.open(
+            self.settings.mesh,
+            endpoint,
+            allow_eviction=self.settings.allow_eviction,
+            signing_keys=self.settings.signing_keys,
+        )
         served = {binding.ref: self._served(binding) for binding in self._bindings()}
         session = Session(store, served, self.settings, self._overrides, self._endpoint, self._name)
         self._types = Types(served, max_value_bytes=self.settings.max_value_bytes)
@@ -199,16 +212,8 @@ class Supervisor:
             await session.close(leave=True)
             raise
         self._session = session
-        self._keeper = asyncio.create_task(self._keep(session), name="datamesh-keeper")
+        self._keeper = asyncio.create_task(session.keep(), name="datamesh-keeper")
         return session
-
-    async def _keep(self, session: Session) -> None:
-        """When the event loop ends, so does the work in it, without a drain but without a trace either."""
-        try:
-            await asyncio.Event().wait()
-        finally:
-            if session.is_open:
-                await session.close(leave=True)
 
     def _endpoint(self) -> Endpoint:
         if self.location.deployment is Deployment.EMBEDDED and self._server is None:
@@ -236,7 +241,8 @@ class Supervisor:
 
     async def start_flow(
         self, flow: Flow, inputs: Inputs = (), *, all_outputs: bool = False, run_id: str | None = None,
-        open_inputs: bool = False, deadline: float | None = None, priority: int = 0,
+        open_inputs: bool = False, deadline: float | None = None, priority: int = 0, quota: Quota | None = None,
+        durability: str = "acknowledged",
     ) -> FlowRun:  # fmt: skip
         """Start a run. Returns when it is durably recorded, without waiting for any task.
 
@@ -248,6 +254,9 @@ class Supervisor:
             open_inputs: Leave the inputs open, to be written through `run.inputs` and completed.
             deadline: Seconds from now after which the run has failed.
             priority: Above 0 goes before, below 0 behind other runs.
+            quota: What the run may have; see `Quota`.
+            durability: What to wait for: "acknowledged" by the server, "replicated" to a replica too, or "fsync", on
+                its disk.
 
         Raises:
             UnresolvedFlowError: `flow.resolve()` was not called.
@@ -256,6 +265,9 @@ class Supervisor:
             InvalidValueError: A value does not fit its type.
             UnserializableValueError: A value has no form on the wire.
             PayloadTooLargeError: A value is over the limit.
+            QuotaExceededError: The inputs are more than the run may have.
+            NotDurableError: The run is recorded, but not known to be as durable as asked for; or the server has no
+                replica, and nothing is written.
             StoreUnavailableError: Redis cannot be reached.
         """
         if not isinstance(flow, Flow):
@@ -266,9 +278,12 @@ class Supervisor:
         assert self._types is not None
         launch = prepare(
             flow, inputs, types=self._types, all_outputs=all_outputs, run_id=run_id, open_inputs=open_inputs,
-            deadline=deadline, priority=priority, retention_ms=self.settings.retention_ms,
+            deadline=deadline, priority=priority, retention_ms=self.settings.retention_ms, quota=quota,
         )  # fmt: skip
+        level = Durability.of(durability)
+        await probe(session.store, launch.run_id, level)
         state, is_as_asked = await session.launcher_of(launch.run_id).launch(launch)
+        await confirm(session.store, launch.run_id, level)
         if state == RunState.WAITING:
             session.tell_of_late_tasks(launch.plan, {binding.ref for binding in self._bindings()})
         if not is_as_asked:
@@ -304,6 +319,11 @@ class Supervisor:
             all_outputs, open_inputs = whole == b"1", opened == b"1"
         plan = known if known is not None and known.digest == plan.digest else plan
         return FlowRun(run_id, plan, shard, self._types, all_outputs=all_outputs, open_inputs=open_inputs)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """What was buried in the mesh: to look at, to send again, or to drop."""
+        return DeadLetters(self.session, retention_ms=self.settings.retention_ms)
 
     def override(self, dependencies: Mapping[Dependency, Dependency]) -> AbstractContextManager[None]:
         """Replace dependencies while the context lasts, for tests: `with supervisor.override({get_db: fake_db}):`.

@@ -10,15 +10,18 @@ from datamesh.errors import DatameshError
 from datamesh.store.frames import Frame
 from datamesh.store.store import ShardStore
 from datamesh.supervise.launch import Launch, Launcher
+from datamesh.supervise.loop import Loop
 
 _log = logging.getLogger("datamesh.waiting")
 _PART = 200
+_WITHIN = 30.0
 
 
-class Waiting:
+class Waiting(Loop):
     """Looks through the waiting runs of one shard when its service has announced its tasks."""
 
     def __init__(self, shard: ShardStore, launcher: Launcher) -> None:
+        super().__init__("waiting", self.start_all, shard=shard.index, within=_WITHIN, once=True)
         self._shard = shard
         self._launcher = launcher
 
@@ -32,6 +35,7 @@ class Waiting:
                     await self._start(run_id.decode(), request)
                 except DatameshError:
                     _log.exception("run %s waits and cannot be started", run_id.decode())
+                self.pulse.beat()
             if cursor == b"0":
                 return
 
@@ -41,7 +45,11 @@ class Waiting:
         if modes is None:
             return
         names: Sequence[str] = json.loads(request)["inputs"]
-        frames: Mapping[str, Sequence[Frame]] = {name: await self._frames(run_id, k) for k, name in enumerate(names)}
+        frames: Mapping[str, Sequence[Frame]] = {
+            name: [self._shard.seals.opened_waiting(launch.waiting_place, name, frame) for frame in found]
+            for k, name in enumerate(names)
+            if (found := await self._frames(run_id, k)) is not None
+        }
         state, _ = await self._launcher.start(Launch.of_request(run_id, request, frames), modes)
         await self._shard.protocol.command("UNLINK", *(self._key(run_id, k) for k in range(max(1, len(names)))))
         _log.info("run %s, which waited for its tasks, is %s", run_id, state)

@@ -170,6 +170,8 @@ def test_no_runs_is_said_and_says_where(shop: Shop) -> None:
         (["worker", "shop:nope"], 1, "error: shop:nope: there is no 'nope' in the module; it has the supervisor"),
         (["worker", "shop", "--concurrency", "0"], 2, "Invalid value for '--concurrency'"),
         (["worker", "shop", "--log-format", "xml"], 2, "Invalid value for '--log-format'"),
+        (["worker", "shop", "--health-port", "65536"], 2, "Invalid value for '--health-port'"),
+        (["worker", "shop", "--health-host", "192.0.2.1", "--health-port", "0"], 1, "error: health port 192.0.2.1:0 "),
         (["worker"], 2, "Missing argument 'MODULE:SUPERVISOR'"),
         (["walk"], 2, "No such command 'walk'"),
     ],
