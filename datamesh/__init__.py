@@ -7,7 +7,9 @@ from datamesh.errors import (
     ContractMismatchError,
     CyclicFlowError,
     DataError,
+    DataLossError,
     DatameshError,
+    DeadLetterError,
     DefinitionError,
     DependencyError,
     DuplicateIOError,
@@ -18,10 +20,14 @@ from datamesh.errors import (
     InvalidValueError,
     MismatchedIOError,
     NonDeterministicReplayError,
+    NotDurableError,
     PayloadTooLargeError,
     ProtocolMismatchError,
+    QuotaExceededError,
     ReadOnlyIOError,
     RunError,
+    ServiceBrokenError,
+    ServiceLostError,
     StoreError,
     StoreUnavailableError,
     TamperedDataError,
@@ -38,21 +44,30 @@ from datamesh.model.cursor import StreamCursor
 from datamesh.model.declare import task
 from datamesh.model.flow import Flow
 from datamesh.model.io import IO
-from datamesh.model.policies import Retry
+from datamesh.model.policies import Backpressure, Quota, Retry, RetryLater
 from datamesh.model.registry import DuplicateImplementationWarning
-from datamesh.model.run import RunEvent, RunState, RunStatus, StreamStatus, TaskStatus
+from datamesh.model.run import RunEvent, RunResult, RunState, RunStatus, StreamStatus, TaskStatus
+from datamesh.model.secret import Secret
 from datamesh.model.task import Task
 from datamesh.model.values import IOVal
+from datamesh.supervise.dead import DeadLetters
 from datamesh.supervise.flow_run import FlowRun
+from datamesh.supervise.letter import DeadLetter
+from datamesh.supervise.redrive import Redrive
 from datamesh.supervise.supervisor import Supervisor
 
 __all__ = [
+    "Backpressure",
     "ConfigurationError",
     "Context",
     "ContractMismatchError",
     "CyclicFlowError",
     "DataError",
+    "DataLossError",
     "DatameshError",
+    "DeadLetter",
+    "DeadLetterError",
+    "DeadLetters",
     "DefinitionError",
     "DependencyError",
     "Depends",
@@ -71,14 +86,23 @@ __all__ = [
     "LocalExecutor",
     "MismatchedIOError",
     "NonDeterministicReplayError",
+    "NotDurableError",
     "PayloadTooLargeError",
     "ProtocolMismatchError",
+    "Quota",
+    "QuotaExceededError",
     "ReadOnlyIOError",
+    "Redrive",
     "Retry",
+    "RetryLater",
     "RunError",
     "RunEvent",
+    "RunResult",
     "RunState",
     "RunStatus",
+    "Secret",
+    "ServiceBrokenError",
+    "ServiceLostError",
     "StoreError",
     "StoreUnavailableError",
     "StreamCursor",

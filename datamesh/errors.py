@@ -15,9 +15,12 @@ DatameshError
 ├── RunError                   a run did not end well
 │   ├── TaskFailedError        a function raised; carries the remote type, message and traceback
 │   ├── NonDeterministicReplayError  a repeated generator did not repeat what it had published
+│   ├── ServiceLostError       a value was running whenever its service died
+│   ├── QuotaExceededError     a run needs more than it may have
 │   ├── FlowCancelledError     the run was cancelled
 │   ├── FlowTimeoutError       the run passed its deadline
 │   ├── UnknownRunError        no run has this id (any more)
+│   ├── DeadLetterError        a dead letter is not there, or cannot be read or sent again
 │   ├── EmptyIOError           a value was asked of a stream that ended without one
 │   └── UnequalLengthError     streams that were zipped with `strict=True` differ in length
 ├── DataError                  a value, or its bytes, cannot be used
@@ -25,9 +28,12 @@ DatameshError
 │   ├── UnserializableValueError  a value has no form on the wire
 │   ├── TamperedDataError      bytes from the store are not what was written
 │   └── PayloadTooLargeError   a value is over the limit
-└── StoreError                 Redis cannot do what is asked of it
-    ├── StoreUnavailableError  Redis cannot be reached or used
-    └── ProtocolMismatchError  Redis holds a mesh of another protocol
+├── StoreError                 Redis cannot do what is asked of it
+│   ├── StoreUnavailableError  Redis cannot be reached or used
+│   ├── DataLossError          Redis has lost what it had acknowledged
+│   ├── NotDurableError        a run is recorded, but not as durably as was asked for
+│   └── ProtocolMismatchError  Redis holds a mesh of another protocol
+└── ServiceBrokenError         a service cannot go on, whatever it tries
 
 Each takes keyword fields, keeps them as attributes and builds its message from them: what, where, what to do.
 """
@@ -168,16 +174,9 @@ class TaskFailedError(RunError):
     """A task's function raised, in whatever process it ran."""
 
     def __init__(
-        self,
-        *,
-        task: str,
-        attempt: int,
-        remote_type: str,
-        message: str,
-        remote_traceback: str = "",
-        run_id: str = "",
+        self, *, task: str, attempt: int, remote_type: str, message: str, remote_traceback: str = "", run_id: str = "",
         service: str = "",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.task = task
         self.attempt = attempt
         self.remote_type = remote_type
@@ -197,6 +196,32 @@ class NonDeterministicReplayError(RunError):
         super().__init__(
             f"task {task!r} was repeated after a crash and its first {published} values differ from those already "
             "published: make it deterministic in its inputs"
+        )
+
+
+class ServiceLostError(RunError):
+    """Services, or the processes that ran it alone, died whenever they ran a value, and it is not tried again."""
+
+    def __init__(self, *, task: str, deaths: int) -> None:
+        self.task = task
+        self.deaths = deaths
+        super().__init__(
+            f"task {task!r}: {deaths} processes died while they ran this value. Look for what ends them (memory, a "
+            "signal, native code); `retry=Retry(deaths=...)` sets how many may"
+        )
+
+
+class QuotaExceededError(RunError):
+    """A run needs more than it may have: `quota` names what, `limit` is in bytes or values."""
+
+    def __init__(self, *, run_id: str, quota: str, limit: int, found: int) -> None:
+        self.run_id = run_id
+        self.quota = quota
+        self.limit = limit
+        self.found = found
+        super().__init__(
+            f"run {run_id!r} needs {quota}={found} and may have {limit}: start it with "
+            f"`quota=Quota({quota}=...)`, or split the work into several runs"
         )
 
 
@@ -222,6 +247,16 @@ class UnknownRunError(RunError):
     def __init__(self, *, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"there is no run {run_id!r}: it was never started in this mesh, or its retention is over")
+
+
+class DeadLetterError(RunError):
+    """A dead letter is not there, or cannot be read or sent again."""
+
+    def __init__(self, *, letter: str, problem: str, fix: str) -> None:
+        self.letter = letter
+        self.problem = problem
+        self.fix = fix
+        super().__init__(f"dead letter {letter}: {problem}. {fix}")
 
 
 class EmptyIOError(RunError):
@@ -313,6 +348,31 @@ class StoreUnavailableError(StoreError):
         super().__init__(f"{where}: {problem.rstrip('.')}. {fix}")
 
 
+class DataLossError(StoreError):
+    """Redis has lost what it had acknowledged: it was emptied, or came back without its data."""
+
+    def __init__(self, *, where: str, problem: str) -> None:
+        self.where = where
+        self.problem = problem
+        super().__init__(
+            f"{where}: {problem}. What was under way is gone: start it again, and look at persistence and eviction "
+            "of that Redis"
+        )
+
+
+class NotDurableError(StoreError):
+    """A run is recorded, but not confirmed at the level of durability that was asked for."""
+
+    def __init__(self, *, run_id: str, asked: str, problem: str) -> None:
+        self.run_id = run_id
+        self.asked = asked
+        self.problem = problem
+        super().__init__(
+            f"run {run_id!r} is not known to be {asked}: {problem}. The same `run_id` again waits once more and "
+            "never starts a second run"
+        )
+
+
 class ProtocolMismatchError(StoreError):
     """Redis holds a mesh of another protocol or shape."""
 
@@ -322,3 +382,15 @@ class ProtocolMismatchError(StoreError):
         self.expected = expected
         self.fix = fix
         super().__init__(f"{where}: found {found}, expected {expected}. {fix}")
+
+
+# ------------------------------------------------------------------------------------------------ service
+
+
+class ServiceBrokenError(DatameshError):
+    """A part of a service broke again and again, so it left the mesh; `actor` says which part."""
+
+    def __init__(self, *, actor: str, problem: str) -> None:
+        self.actor = actor
+        self.problem = problem
+        super().__init__(f"{actor} cannot be kept going: {problem}. Start the service anew; its log says more")

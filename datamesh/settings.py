@@ -28,8 +28,10 @@ class Settings:
         retention: Seconds that a finished run is kept.
         grace: Seconds to drain.
         labels: Facts about this service, shown to people.
-        signing_keys: Reserved for signing; a value is refused until signing exists.
+        signing_keys: Secrets that services share, each of at least 16 characters. The first signs all that is written,
+            any of them is accepted, so that keys can be changed one after the other.
         max_value_bytes: Largest value that may be sent.
+        allow_eviction: Work on a Redis that may evict keys when its memory is full, and so lose work.
     """
 
     mesh: str = "datamesh"
@@ -38,8 +40,9 @@ class Settings:
     retention: float = 3600.0
     grace: float = 25.0
     labels: Mapping[str, str] = field(default_factory=dict)
-    signing_keys: tuple[str, ...] = ()
+    signing_keys: tuple[str, ...] = field(default=(), repr=False)
     max_value_bytes: int = 512 * 2**20
+    allow_eviction: bool = False
 
     def __post_init__(self) -> None:
         check_name("mesh", self.mesh)
@@ -53,7 +56,11 @@ class Settings:
         _check(_is_number(self.retention) and self.retention >= 0.001, "retention", self.retention, "seconds above 0")
         _check(_is_number(self.grace) and self.grace >= 0, "grace", self.grace, "seconds from 0")
         _check(isinstance(self.labels, Mapping), "labels", self.labels, "a mapping of names to texts")
-        _check(not self.signing_keys, "signing_keys", "...", "nothing: this version does not sign yet")
+        keys = self.signing_keys
+        is_keys = isinstance(keys, tuple | list) and all(isinstance(key, str) and len(key) >= 16 for key in keys)
+        _check(is_keys, "signing_keys", "...", "a list of texts of at least 16 characters each")
+        object.__setattr__(self, "signing_keys", tuple(keys))
+        _check(isinstance(self.allow_eviction, bool), "allow_eviction", self.allow_eviction, "True or False")
         most = self.max_value_bytes
         _check(isinstance(most, int) and most >= 1024, "max_value_bytes", most, "a whole number from 1024")
 
@@ -102,11 +109,13 @@ def _read(name: str, text: str) -> Any:
             return int(text)
         if name in ("lease", "retention", "grace"):
             return float(text)
+        if name == "allow_eviction":
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         if name == "labels":
             return dict(pair.split("=", 1) for pair in text.split(","))
         if name == "signing_keys":
             return tuple(text.split(","))
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise ConfigurationError(f"{_variable(name)}={text!r} cannot be read: {error}") from error
     return text
 

@@ -46,7 +46,9 @@ def main() -> None:
     try:
         app()
     except DatameshError as error:
-        Console(stderr=True).print("error:", printable(str(error)), style="red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            "error:", printable(str(error)), style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

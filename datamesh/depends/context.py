@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any
 
 Progress = Callable[[float, float | None], None]
@@ -20,6 +20,7 @@ class Context:
         task: Name of the task.
         attempt: Number of this execution of the invocation, from 1.
         delivery_id: The entry of the work stream that brought the value; for logs, and another one after a retry.
+        state: What an earlier execution gave to its last `checkpoint`; None if there was none.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class Context:
         "attempt",
         "delivery_id",
         "run_id",
+        "state",
         "task",
     )
 
@@ -43,11 +45,13 @@ class Context:
         on_progress: Progress | None = None,
         on_checkpoint: Checkpoint | None = None,
         is_cancelled: Callable[[], bool] | None = None,
+        state: Any = None,
     ) -> None:
         self.run_id = run_id
         self.task = task
         self.attempt = attempt
         self.delivery_id = delivery_id
+        self.state = state
         self._on_progress = on_progress
         self._on_checkpoint = on_checkpoint
         self._is_cancelled = is_cancelled
@@ -76,14 +80,21 @@ class Context:
         if self._on_progress is not None:
             self._on_progress(done, total)
 
-    async def checkpoint(self, state: Any) -> None:
-        """Keep `state`, so that a repetition after a crash starts from here instead of from the beginning.
+    def checkpoint(self, state: Any) -> Awaitable[None]:
+        """Keep `state`, so that a repetition after a crash or an error starts from here instead of from the beginning.
+
+        What a generator has yielded before is published with it, once, and is not to be yielded again: the next
+        execution finds the state in `context.state` and goes on behind it. Await it in asynchronous code; in
+        synchronous code the call itself returns when the state is kept.
+
+        Args:
+            state: What is needed to go on, of at most 64 KiB: texts, numbers, bytes, lists, mappings, None.
 
         Raises:
-            ConfigurationError: A supervisor ran the function: this version keeps no states yet.
+            UnserializableValueError: The state has no form on the wire.
+            PayloadTooLargeError: It is too large.
         """
-        if self._on_checkpoint is not None:
-            await self._on_checkpoint(state)
+        return Kept() if self._on_checkpoint is None else self._on_checkpoint(state)
 
     def __repr__(self) -> str:
         return f"Context(run_id={self.run_id!r}, task={self.task!r}, attempt={self.attempt})"
@@ -95,3 +106,10 @@ class RunLog(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
+
+
+class Kept:
+    """A checkpoint that is kept already, or that nobody keeps: there is nothing to wait for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from datamesh.errors import ConfigurationError
 from datamesh.model.placement import Placement
-from datamesh.model.policies import Batch, Retry
+from datamesh.model.policies import Backpressure, Batch, Retry
 
 OnError = Literal["fail", "skip", "dead"]
 
@@ -23,7 +23,9 @@ class Options:
     Attributes:
         retry: When a failed invocation is tried again; None never.
         timeout: Seconds that one execution may take.
+        first_output_timeout: Seconds until a generator gives its first value.
         concurrency: Invocations at once per supervisor.
+        backpressure: How many values may wait for the task before the generators that feed it are suspended.
         executor: An executor, or the name of one that the supervisor has; None means its default.
         batch: How values are grouped for one invocation.
         on_error: What a failure, after all attempts, does: "fail" ends the run, "skip" drops the value, "dead" keeps it
@@ -37,7 +39,9 @@ class Options:
 
     retry: Retry | None = None
     timeout: float | None = None
+    first_output_timeout: float | None = None
     concurrency: int | None = None
+    backpressure: Backpressure | None = None
     executor: Any | str | None = None
     batch: Batch | None = None
     on_error: OnError = "fail"
@@ -47,6 +51,9 @@ class Options:
     def __post_init__(self) -> None:
         self._check("retry", _is_optional(self.retry, Retry), "a Retry, like `Retry(attempts=3)`")
         self._check("timeout", self.timeout is None or _is_duration(self.timeout), "seconds, more than 0")
+        first = self.first_output_timeout
+        self._check("first_output_timeout", first is None or _is_duration(first), "seconds, more than 0")
+        self._check("backpressure", _is_optional(self.backpressure, Backpressure), "a Backpressure(high=...)")
         self._check("concurrency", self.concurrency is None or _is_count(self.concurrency), "a whole number, 1 or more")
         self._check("executor", self.executor != "", "an executor, or the name of one")
         self._check("batch", _is_optional(self.batch, Batch), "a Batch, like `Batch(max_size=32)`")

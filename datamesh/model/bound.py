@@ -63,7 +63,7 @@ class BoundPlan:
                 tuple(Mode(mode) for mode in found["modes"]),
                 frozenset(int(index) for index in found["taps"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
             raise TamperedDataError(where="bound plan", problem=f"cannot be read: {error!r}") from error
         if len(bound.modes) != len(bound.plan.nodes):
             raise TamperedDataError(where="bound plan", problem="has not one mode for each node")

@@ -42,6 +42,9 @@ class Retry:
         jitter: Share of a wait, 0 to 1, that chance may take off, so that what failed together returns apart.
         on: Exceptions that are tried again.
         not_on: Exceptions among those of `on` that are not.
+        deaths: Processes that may die while they run a value, counted apart from attempts, before it is given up. After
+            the second it runs alone, in a child process where the function can. A function over whole streams lives
+            through many deaths that others cause: it is given up after ten times as many without any progress.
 
     Raises:
         ConfigurationError: A field is out of its range.
@@ -54,9 +57,11 @@ class Retry:
     jitter: float = 0.1
     on: tuple[type[Exception], ...] = (Exception,)
     not_on: tuple[type[Exception], ...] = ()
+    deaths: int = 3
 
     def __post_init__(self) -> None:
         _check_whole("Retry", "attempts", self.attempts, least=1)
+        _check_whole("Retry", "deaths", self.deaths, least=1)
         _check_number("Retry", "backoff", self.backoff, least=0.0)
         _check_number("Retry", "factor", self.factor, least=1.0)
         _check_number("Retry", "max_backoff", self.max_backoff, least=0.0)
@@ -80,6 +85,79 @@ class Retry:
         except OverflowError:
             wait = self.max_backoff if self.backoff else 0.0
         return wait * (1.0 - self.jitter * chance)
+
+
+class RetryLater(Exception):
+    """Raise it in a task to have the invocation repeated later; it is no failure, so no attempt is charged.
+
+    Args:
+        seconds: Until the next execution, 0 or more, by the server's clock.
+
+    Raises:
+        ConfigurationError: `seconds` is no such number.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        _check_number("RetryLater", "seconds", seconds, least=0.0)
+        self.seconds = seconds
+        super().__init__(f"again in {seconds:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Backpressure:
+    """Say how many values may wait for a task before those that feed it have to.
+
+    Only generators and open inputs wait. `start_flow` never does, nor does a task that returns: their values are kept.
+
+    Attributes:
+        high: Values of a run that are open at the task; above, generators that feed it are suspended and give up their
+            slot.
+        low: Values open at which they go on; half of `high` if left out.
+
+    Raises:
+        ConfigurationError: A field is out of its range.
+    """
+
+    high: int = 10_000
+    low: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_whole("Backpressure", "high", self.high, least=1)
+        if self.low is not None:
+            _check_whole("Backpressure", "low", self.low, least=0)
+            _check_number("Backpressure", "low", self.low, least=0, most=self.high - 1)
+
+    @property
+    def resume(self) -> int:
+        """Values open at which producers go on."""
+        return self.high // 2 if self.low is None else self.low
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Say how much one run may have; beyond it the run fails with `QuotaExceededError`. 0 is no limit.
+
+    Attributes:
+        bytes: Published in all, by all of its tasks and inputs, as they travel.
+        open_values: Not yet settled, at any one task.
+        fan_out: Values that one invocation may give, to all outputs together.
+
+    Raises:
+        ConfigurationError: A field is no whole number.
+    """
+
+    bytes: int = 4 * 2**30
+    open_values: int = 0
+    fan_out: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("bytes", "open_values", "fan_out"):
+            _check_whole("Quota", field, getattr(self, field), least=0)
+
+    @property
+    def text(self) -> str:
+        """The limits as the scripts read them."""
+        return f"{self.bytes} {self.open_values} {self.fan_out}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class RunState(StrEnum):
@@ -38,6 +39,10 @@ class TaskStatus:
         retrying: Frames that wait for their next attempt.
         queued: Places it takes of the window: frames in its work stream, taken or not, one for every 32 values.
         backlog: Frames of this run that wait for the window.
+        cancelled: What was open when the run ended, and is run no more.
+        full: Whether what feeds it waits, because more is open than its high mark.
+        high: Values open above which what feeds it is suspended.
+        low: Values open at which that goes on.
     """
 
     task: str
@@ -49,6 +54,10 @@ class TaskStatus:
     retrying: int = 0
     queued: int = 0
     backlog: int = 0
+    cancelled: int = 0
+    full: bool = False
+    high: int = 0
+    low: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ class RunStatus:
         started: Seconds since the epoch, by the server's clock.
         ended: The same; None while it goes on.
         error: What ended it, as text; empty if nothing did.
+        published_bytes: Of all values in all streams, as they travel.
     """
 
     id: str
@@ -85,6 +95,31 @@ class RunStatus:
     started: float = 0.0
     ended: float | None = None
     error: str = ""
+    published_bytes: int = 0
+
+    @property
+    def skipped(self) -> int:
+        """Values of all tasks that were given up by their policy."""
+        return sum(task.skipped for task in self.tasks.values())
+
+    @property
+    def dead(self) -> int:
+        """Values of all tasks that were buried."""
+        return sum(task.dead for task in self.tasks.values())
+
+
+class RunResult(dict[str, list[Any]]):
+    """The outputs of a run by name, collected, and how many values did not come to an output.
+
+    Attributes:
+        skipped: Values of all tasks that were given up by their policy.
+        dead: Values of all tasks that were buried; see `datamesh dead`.
+    """
+
+    def __init__(self, outputs: Mapping[str, list[Any]], *, skipped: int = 0, dead: int = 0) -> None:
+        super().__init__(outputs)
+        self.skipped = skipped
+        self.dead = dead
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgpack
+
+from datamesh.model.names import is_name
+
+VERSION = 1
+"""Of the entries in work streams; those of a later one have a field `V`, and are left to services that know it."""
+MOST_VALUES = 256
+"""In a frame."""
+_KEPT_BYTES, _KEPT_FIELDS = 4096, 16
+
 PLAIN = "-"
 WITH_BLOBS = "b"
 """Flag of a frame in which values stand by reference."""
@@ -49,6 +59,12 @@ class Delivery:
     """Number of the last advance that was sent for it."""
     origin: str = ""
     """Token of the start that it belongs to: a run id may be used again when its run is forgotten."""
+    problem: str = ""
+    """Why the entry cannot be run, as it was read; then only `work`, `entry_id` and `raw` say anything."""
+    raw: bytes = b""
+    """What an entry with a problem holds: its fields in MessagePack, cut."""
+    is_newer: bool = False
+    """Whether it was written by a later version, whose services may understand it."""
 
     @property
     def id(self) -> str:
@@ -70,6 +86,8 @@ class Burial(NamedTuple):
     frame: Frame
     attempt: int
     reason: bytes
+    mark: bytes = b""
+    """What it has published, so that it is not published again when the value is sent again."""
 
 
 @dataclass(slots=True)
@@ -81,6 +99,8 @@ class Settlement:
     mark: bytes = b""
     done: int = 0
     skipped: int = 0
+    fan_out: int = 0
+    """Most values that one invocation has given so far."""
     failure: bytes = b""
     outputs: list[tuple[int, Frame]] = field(default_factory=list)
     retries: list[Requeue] = field(default_factory=list)
@@ -93,7 +113,7 @@ class Settlement:
         args: list[str | int | bytes] = [
             d.work, d.entry_id, d.frame.count, run_key, d.origin, d.node, self.step,
             self.step - 1 if self.step else d.step, self.mark,
-            self.done, self.skipped, sum(b.frame.count for b in self.burials), self.failure,
+            self.done, self.skipped, sum(max(1, b.frame.count) for b in self.burials), self.fan_out, self.failure,
             len(self.outputs),
         ]  # fmt: skip
         for stream, frame in self.outputs:
@@ -113,7 +133,7 @@ class Settlement:
             args += (_meta(again.frame, again.attempt), again.frame.lineages, again.frame.values, again.mark)
         args.append(len(self.burials))
         for dead in self.burials:
-            args += (_meta(dead.frame, dead.attempt), dead.frame.lineages, dead.frame.values, dead.reason)
+            args += (_meta(dead.frame, dead.attempt), dead.frame.lineages, dead.frame.values, dead.reason, dead.mark)
         return args
 
     @property
@@ -131,22 +151,47 @@ def _meta(frame: Frame, attempt: int) -> str:
 
 
 def delivery_of(work: str, entry_id: bytes, fields: Sequence[bytes]) -> Delivery:
-    """Read an entry of a work stream."""
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    """Read an entry of a work stream; one that cannot be read is told by its `problem`."""
+    try:
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        if (version := int(named.get(b"V", b"1"))) > VERSION:
+            return _unreadable(work, entry_id, fields, f"it has version {version}, and {VERSION} is known", newer=True)
+        return _read(work, entry_id, named)
+    except (KeyError, ValueError) as error:
+        return _unreadable(work, entry_id, fields, f"it cannot be read: {type(error).__name__}: {error}")
+
+
+def _read(work: str, entry_id: bytes, named: Mapping[bytes, bytes]) -> Delivery:
     node, count, attempt, flags = named[b"m"].decode().split(" ")
     run_id, _, origin = named[b"r"].decode().partition(" ")
     frame = Frame(int(count), flags, named[b"l"], named[b"v"])
+    if not is_name(run_id) or int(node) < 0 or int(attempt) < 1 or not 0 <= frame.count <= MOST_VALUES:
+        raise ValueError(f"the head {named[b'r'][:80]!r}, {named[b'm'][:80]!r} makes no sense")
+    mark = named.get(b"k", b"")
     return Delivery(
-        work,
-        entry_id.decode(),
-        run_id,
-        named[b"p"].decode(),
-        int(node),
-        int(attempt),
-        frame,
-        named.get(b"k", b""),
-        origin=origin,
+        work, entry_id.decode(), run_id, named[b"p"].decode(), int(node), int(attempt), frame, mark, origin=origin
     )
+
+
+def _unreadable(
+    work: str, entry_id: bytes, fields: Sequence[bytes], problem: str, *, newer: bool = False
+) -> Delivery:  # fmt: skip
+    empty = Frame(0, PLAIN, b"", b"")
+    raw = raw_of(fields)
+    return Delivery(work, entry_id.decode(), "", "", 0, 1, empty, b"", problem=problem, raw=raw, is_newer=newer)
+
+
+def raw_of(fields: Sequence[bytes]) -> bytes:
+    """What is kept of an entry that is buried as it is: its fields in MessagePack, cut."""
+    return bytes(msgpack.packb([bytes(field[:_KEPT_BYTES]) for field in fields[:_KEPT_FIELDS]]))
+
+
+def raw_fields(delivery: Delivery) -> bytes:
+    """The same of an entry that could be read."""
+    frame = delivery.frame
+    head = f"{delivery.run_id} {delivery.origin}", f"{delivery.node} {_meta(frame, delivery.attempt)}", delivery.digest
+    run, meta, digest = (text.encode() for text in head)
+    return raw_of([b"r", run, b"m", meta, b"p", digest, b"l", frame.lineages, b"v", frame.values])
 
 
 class Entry(NamedTuple):

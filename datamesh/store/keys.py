@@ -7,13 +7,16 @@ and on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and
     ├── members            zset  member -> deadline (ms)          join, beat, leave, reap    an hour after the last beat
     ├── services           hash  member -> what it announces      join, leave, reap          an hour after the last beat
     ├── windows            hash  work stream -> frames per run    join, leave, reap          an hour after the last beat
+    ├── pressure           hash  work stream -> "high low"        join                       an hour after the last beat
     ├── orphans            zset  "member work-stream", "member" join, leave, reap          until empty, or a minute
     ├── work:<ref>[:level] stream, group `g`: deliveries          submit, settle, promote    stays; settled entries go
     ├── marks              hash  delivery -> how far it came      settle                     with each settlement
     ├── due                zset  what is due when (ms)            submit, settle, promote    until empty
     ├── later              hash  what is due                      submit, settle, promote    until empty
-    ├── dead               stream of values that were buried      settle                     trimmed to its cap
-    ├── news               stream of what services must hear      settle, end, promote       trimmed, an hour
+    ├── dead               stream of values that were buried      settle, discard, redrive   trimmed to its cap
+    ├── news               stream of what services must hear      settle, push, end, promote trimmed, an hour
+    ├── epoch              string  random, of this data alone     the first to come          stays
+    ├── durable            string  a write that is waited for     a durable start            a minute
     ├── runs               zset  run id -> start (ms)             submit, sweep              with the runs
     ├── ended              zset  run id -> end of retention (ms)  settle, end, sweep         with the runs
     ├── waiting            hash  run id -> flow that waits        wait, submit, end          until it starts
@@ -27,7 +30,7 @@ and on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and
     └── run:<id>:t:<token>:...  inputs being brought in           stage                      a minute, or renamed
 
     {mesh}:
-    ├── mesh               hash  protocol, shards                 the first to come          stays
+    ├── mesh               hash  protocol, least, shards          the first to come          stays
     └── task:<ref>         string  contract of a task             announce                   30 days after the last
 
 The scripts build some names by themselves, all owned by a run: its key followed by `:s:<j>`, `:b:<i>`, `:w:<k>` and the
@@ -82,12 +85,15 @@ class ShardKeys:
         self.members = prefix + "members"
         self.services = prefix + "services"
         self.windows = prefix + "windows"
+        self.pressure = prefix + "pressure"
         self.orphans = prefix + "orphans"
         self.marks = prefix + "marks"
         self.due = prefix + "due"
         self.later = prefix + "later"
         self.dead = prefix + "dead"
         self.news = prefix + "news"
+        self.epoch = prefix + "epoch"
+        self.durable = prefix + "durable"
         self.runs = prefix + "runs"
         self.ended = prefix + "ended"
         self.waiting = prefix + "waiting"

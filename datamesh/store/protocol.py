@@ -26,7 +26,9 @@ Arg = str | int | float | bytes
 _TRANSIENT = frozenset(
     {"LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY", "NOREPLICAS", "OOM", "UNBLOCKED"}
 )
-_MOVED = frozenset({"MOVED", "ASK"})
+_MOVED = frozenset({"MOVED", "ASK", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"})
+"""What says that another server is in charge now."""
+_STATUS = {status.value.encode(): status for status in Status}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 DEFAULT_PATIENCE = 10.0
 """Seconds that a call goes on trying before it raises."""
@@ -36,8 +38,18 @@ class Settled(NamedTuple):
     """Outcome of one settlement."""
 
     status: Status
-    open_values: int
-    """Values not yet settled of the fullest task that it fed."""
+    is_full: bool = False
+    """Whether a task that it fed is over its high mark: who goes on waits for room."""
+
+
+class Pushed(NamedTuple):
+    """Outcome of a write to an open input: OK, ALREADY, GONE, CLOSED or WAITING."""
+
+    status: str
+    is_full: bool
+    """Whether a task that it fed is over its high mark: the writer waits for room."""
+    origin: str
+    """Of the run; empty if there is none."""
 
 
 class Beat(NamedTuple):
@@ -65,6 +77,8 @@ class Submission(NamedTuple):
     frames: Sequence[tuple[int, Frame]]
     complete: Sequence[int]
     deliveries: Sequence[int]
+    quota: str = ""
+    """What the run may have, as `Quota.text` gives it."""
 
 
 class ShardProtocol:
@@ -80,16 +94,19 @@ class ShardProtocol:
 
     # ------------------------------------------------------------------------------------------------ members
 
-    async def join(self, member: str, *, lease_ms: int, former: str, announcement: str, works: Sequence[str]) -> None:
-        """Become a member and make the groups of the work streams."""
+    async def join(
+        self, member: str, *, lease_ms: int, former: str, announcement: str, works: Sequence[str],
+        pressure: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Become a member and make the groups of the work streams; `pressure` has the marks of each, or ""."""
         k = self.keys
-        await self.run(
-            "join", [k.members, k.services, k.windows, k.orphans, *works], [member, lease_ms, former, announcement]
-        )
+        keys = [k.members, k.services, k.windows, k.pressure, k.orphans, *works]
+        await self.run("join", keys, [member, lease_ms, former, announcement, *(pressure or [""] * len(works))])
 
     async def beat(self, member: str, *, lease_ms: int) -> Beat:
         k = self.keys
-        reply = await self.run("beat", [k.members, k.services, k.windows, k.orphans, k.due], [member, lease_ms])
+        keys = [k.members, k.services, k.windows, k.pressure, k.orphans, k.due]
+        reply = await self.run("beat", keys, [member, lease_ms])
         if reply[0] == b"FENCED":
             return Beat(True, 0, 0, -1)
         return Beat(False, int(reply[1]), int(reply[2]), int(reply[3]))
@@ -127,11 +144,18 @@ class ShardProtocol:
         args: list[Arg] = [member, k.plans, k.run_prefix, len(settlements)]
         for settlement in settlements:
             args += settlement.args(k.run_prefix + settlement.delivery.run_id)
-        keys = [k.members, k.windows, k.marks, k.due, k.later, k.dead, k.news, k.runs, k.ended]
+        keys = [k.members, k.windows, k.pressure, k.marks, k.due, k.later, k.dead, k.news, k.runs, k.ended]
         reply = await self.run("settle", keys, args)
-        if reply[0] == b"FENCED":
-            return [Settled(Status.FENCED, 0)] * len(settlements)
-        return [Settled(Status(word.decode()), int(most)) for word, most in zip(reply[::2], reply[1::2], strict=True)]
+        if len(reply) == 1:
+            return [Settled(Status.FENCED)] * len(settlements)
+        return [Settled(_STATUS[word], full == 1) for word, full in zip(reply[::2], reply[1::2], strict=True)]
+
+    async def discard(self, member: str, delivery: Delivery, reason: str, *, delay_ms: int = 0) -> Status:
+        """Bury an entry that cannot be run, with what could be read of it; or have it come back later."""
+        k = self.keys
+        keys = [k.members, delivery.work, k.marks, k.due, k.later, k.dead]
+        reply = await self.run("discard", keys, [member, delivery.entry_id, reason, delivery.raw, delay_ms])
+        return _STATUS[reply[0]]
 
     async def promote(self) -> tuple[int, int]:
         """Deliver what is due; returns how much that was and the ms until the next (-1: nothing)."""
@@ -150,7 +174,7 @@ class ShardProtocol:
         k = self.keys
         run = k.run(s.run_id)
         args: list[Arg] = [k.plans, k.run_prefix, s.run_id, s.digest, s.retention_ms, s.level, s.deadline_ms, s.origin]
-        args.append(len(s.fields))
+        args += [s.quota, len(s.fields)]
         for name, value in s.fields.items():
             args += (name, value)
         args.append(len(s.staged))
@@ -196,16 +220,17 @@ class ShardProtocol:
         return reply[0].decode(), reply[1].decode() if len(reply) > 1 else ""
 
     async def push(
-        self, run_id: str, stream: int, *, writer: str, number: int, frames: Sequence[Frame], close: bool = False
-    ) -> tuple[str, int]:
-        """Add frames to an open input, or close it; returns a status and the open values of the fullest task fed."""
+        self, run_id: str, stream: int, *, writer: str, number: int, frames: Sequence[Frame], close: bool = False,
+        origin: str = "",
+    ) -> Pushed:  # fmt: skip
+        """Add frames to an open input, or close it; only of the run with this origin, if one is given."""
         k = self.keys
-        args: list[Arg] = [k.plans, k.run_prefix, stream, writer, number, int(close), len(frames)]
+        args: list[Arg] = [k.plans, k.run_prefix, stream, writer, number, int(close), origin, len(frames)]
         for frame in frames:
             args += (frame.count, frame.flags, frame.values)
-        keys = [k.run(run_id), k.windows, k.due, k.later, k.news, k.runs, k.ended]
+        keys = [k.run(run_id), k.windows, k.pressure, k.due, k.later, k.news, k.runs, k.ended]
         reply = await self.run("push", keys, args)
-        return reply[0].decode(), int(reply[1])
+        return Pushed(reply[0].decode(), reply[1] == 1, reply[2].decode())
 
     async def end(self, run_id: str, *, state: str, failure: bytes = b"") -> str:
         """End a run early; returns the state it is in then, or an empty text if there is no such run."""

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
-_WITH_GRAPH = frozenset({"submit", "push", "settle", "promote", "end", "wait"})
+_WITH_GRAPH = frozenset({"submit", "push", "settle", "promote", "end", "wait", "redrive"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +20,20 @@ class Script:
 
 
 def load_script(name: str) -> Script:
-    """Read `scripts/<name>.lua`, with `graph.lua` in front where the script moves values."""
+    """Read `scripts/<name>.lua`, with `state.lua` and `graph.lua` in front where the script moves values."""
     folder = files("datamesh.store") / "scripts"
     source = (folder / f"{name}.lua").read_text("utf-8")
     if name in _WITH_GRAPH:
-        source = (folder / "graph.lua").read_text("utf-8") + source
+        shared = [(folder / f"{part}.lua").read_text("utf-8") for part in ("state", "graph")]
+        source = "".join((*shared, source))
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 SCRIPTS = {
     name: load_script(name)
     for name in (
-        "beat", "blob", "end", "join", "leave", "listen", "plan", "promote", "push", "reap", "recover", "settle",
-        "stage", "submit", "sweep", "take", "wait",
+        "beat", "blob", "discard", "end", "join", "leave", "listen", "plan", "promote", "push", "reap", "recover",
+        "redrive", "settle", "stage", "submit", "sweep", "take", "wait",
     )
 }  # fmt: skip
 """All scripts by name; read at import, so that a broken installation shows at once."""

@@ -14,19 +14,25 @@ from datamesh.errors import (
     DatameshError,
     FlowCancelledError,
     FlowTimeoutError,
+    QuotaExceededError,
     ReadOnlyIOError,
     TamperedDataError,
     UnknownRunError,
 )
 from datamesh.model.cursor import entry_key
+from datamesh.model.plan import Plan
 from datamesh.model.reader import Chunk
 from datamesh.store.frames import PLAIN, WITH_BLOBS, Entry, Frame, end_of, frame_of
 from datamesh.store.protocol import ShardProtocol
+from datamesh.store.room import Room
+from datamesh.store.seals import Place, Seals
 from datamesh.store.tails import Tails
 
 _FRAMES_A_CALL = 200
 _BYTES_A_CALL = 1 << 20
 _FIRST_PAUSE = 0.05
+_QUOTA = b"quota "
+"""What a failure begins with that the scripts give; those of functions are packed, and begin with another byte."""
 
 
 async def fetch_blobs(protocol: ShardProtocol, run_id: str, frame: Frame) -> Mapping[str, bytes]:
@@ -47,12 +53,66 @@ async def fetch_blobs(protocol: ShardProtocol, run_id: str, frame: Frame) -> Map
     return dict(zip(digests, bodies, strict=True))
 
 
+class Signatures:
+    """What the frames of one run are signed with and for; found out from the store where it is not known.
+
+    Args:
+        protocol: Of the shard.
+        seals: Of the mesh.
+        run_id: Of the run.
+        plan: Of the run.
+        place: The run as frames are signed for it, if that is known.
+    """
+
+    def __init__(
+        self, protocol: ShardProtocol, seals: Seals, run_id: str, plan: Plan, place: Place | None = None
+    ) -> None:  # fmt: skip
+        self._protocol = protocol
+        self._seals = seals
+        self._run_id = run_id
+        self._plan = plan
+        self._place = place
+
+    async def opened(self, stream: int, frame: Frame) -> Frame:
+        """Check a frame and take its signature off.
+
+        Raises:
+            TamperedDataError: It was not written for this place by a service of this mesh.
+        """
+        return self._seals.opened(await self._find(), stream, frame) if self._seals.is_on else frame
+
+    async def sealed(self, stream: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Sign frames; the run must not wait for its tasks any more."""
+        return self._seals.frames(await self._find(), stream, frames) if self._seals.is_on else frames
+
+    async def _find(self) -> Place:
+        pause = _FIRST_PAUSE
+        while self._place is None:
+            digest, origin, state = await self._protocol.command(
+                "HMGET", self._protocol.keys.run(self._run_id), "plan", "origin", "state"
+            )
+            if state is None:
+                raise UnknownRunError(run_id=self._run_id)
+            if digest is not None:
+                self._place = Place(self._run_id, origin.decode(), digest.decode(), self._plan)
+            elif state != b"waiting":
+                raise TamperedDataError(where=f"run {self._run_id!r}", problem="it ended before it had a plan")
+            else:
+                # The run starts when somebody announces its tasks; that may take days.
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 1.0)
+        return self._place
+
+
 class StreamReader:
     """Reads one stream of one run."""
 
-    def __init__(self, protocol: ShardProtocol, tails: Tails, run_id: str, index: int, codec: ValueCodec) -> None:
+    def __init__(
+        self, protocol: ShardProtocol, tails: Tails, signatures: Signatures, run_id: str, index: int, codec: ValueCodec
+    ) -> None:  # fmt: skip
         self._protocol = protocol
         self._tails = tails
+        self._signatures = signatures
         self._run_id = run_id
         self._index = index
         self._key = protocol.keys.stream(run_id, index)
@@ -94,6 +154,7 @@ class StreamReader:
 
     async def _chunk(self, entry: Entry, frame: Frame) -> Chunk:
         self._met.add(entry.entry_id)
+        frame = await self._signatures.opened(self._index, frame)
         blobs = await fetch_blobs(self._protocol, self._run_id, frame)
         return Chunk(entry.entry_id, self._codec.values(frame.values, blobs), lambda: decode_lineages(frame.lineages))
 
@@ -113,6 +174,9 @@ def run_error(run_id: str, state: str, failure: bytes) -> DatameshError | None:
             return FlowCancelledError(run_id=run_id)
         case "timeout":
             return FlowTimeoutError(run_id=run_id)
+        case _ if failure.startswith(_QUOTA):
+            quota, limit, found = failure.removeprefix(_QUOTA).decode().split(" ")
+            return QuotaExceededError(run_id=run_id, quota=quota, limit=int(limit), found=int(found))
         case _:
             return Failure.unpack(failure).error()
 
@@ -120,13 +184,19 @@ def run_error(run_id: str, state: str, failure: bytes) -> DatameshError | None:
 class InputWriter:
     """Writes an input of a run that was left open. What is written while a call is under way goes with the next."""
 
-    def __init__(self, protocol: ShardProtocol, run_id: str, name: str, index: int, codec: ValueCodec) -> None:
+    def __init__(
+        self, protocol: ShardProtocol, room: Room, signatures: Signatures, run_id: str, name: str, index: int,
+        codec: ValueCodec,
+    ) -> None:  # fmt: skip
         self._protocol = protocol
+        self._room = room
+        self._signatures = signatures
         self._run_id = run_id
         self._name = name
         self._index = index
         self._codec = codec
         self._writer = secrets.token_hex(6)
+        self._origin = ""
         self._number = 0
         self._lock = asyncio.Lock()
 
@@ -136,8 +206,9 @@ class InputWriter:
             if encoded.blobs:
                 await self._protocol.put_blobs(self._run_id, {blob.digest: blob.body for blob in encoded.blobs})
             frames.append(Frame(encoded.count, WITH_BLOBS if encoded.blobs else PLAIN, b"", encoded.payload))
-        for start, stop in parts(frames):
-            await self._push(frames[start:stop])
+        sealed = await self._signatures.sealed(self._index, frames)
+        for start, stop in parts(sealed):
+            await self._push(sealed[start:stop])
 
     async def complete(self) -> None:
         await self._push([], close=True)
@@ -145,20 +216,31 @@ class InputWriter:
     async def _push(self, frames: Sequence[Frame], *, close: bool = False) -> None:
         async with self._lock:
             self._number += 1
-            status = "WAITING"
+            status, is_full = "WAITING", False
             pause = _FIRST_PAUSE
             while status == "WAITING":
-                status, _ = await self._protocol.push(
-                    self._run_id, self._index, writer=self._writer, number=self._number, frames=frames, close=close
-                )
+                status, is_full, self._origin = await self._protocol.push(
+                    self._run_id, self._index, writer=self._writer, number=self._number, frames=frames, close=close,
+                    origin=self._origin,
+                )  # fmt: skip
                 if status == "WAITING":
                     # The run starts when somebody announces its tasks; that may take days.
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, 1.0)
+            if is_full and not close:
+                await self._room.wait(self._run_id)
         if status in ("OK", "ALREADY") or close:
             return
+        if status == "GONE":
+            await self._raise_quota()
         reason = "it is complete" if status == "CLOSED" else "the run is over"
         raise ReadOnlyIOError(stream=self._name, reason=reason)
+
+    async def _raise_quota(self) -> None:
+        failure = await self._protocol.command("HGET", self._protocol.keys.run(self._run_id), "failure")
+        error = run_error(self._run_id, "failed", failure) if (failure or b"").startswith(_QUOTA) else None
+        if error is not None:
+            raise error
 
 
 def parts(frames: Sequence[Frame]) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from typing import Any
 from datamesh.errors import DatameshError, InvalidValueError
 from datamesh.model.modes import Form
 from datamesh.store.streams import fetch_blobs
+from datamesh.supervise.alone import Alone
 from datamesh.supervise.delivery_run import DeliveryRun, uncancel
 from datamesh.supervise.progress import Given, placed
 from datamesh.supervise.thread_feed import Pair
@@ -49,7 +50,9 @@ class EachRun(DeliveryRun):
         await self._decode()
         self._timer = asyncio.get_running_loop().call_later(_TURN, self._overdue)
         try:
-            if binding.form is Form.FUNCTION and self._calling.takes_frames:
+            if self.progress.suspicion.runs_alone:
+                await self._run_alone()
+            elif binding.form is Form.FUNCTION and self._calling.takes_frames:
                 await self._get_ready()
                 await self._in_thread()
             else:
@@ -72,7 +75,7 @@ class EachRun(DeliveryRun):
         frame = self.delivery.frame
         blobs: Mapping[str, bytes] = {}
         try:
-            blobs = await self.patiently(lambda: fetch_blobs(self._protocol, self.delivery.run_id, frame))
+            blobs = await self.sending.patiently(lambda: fetch_blobs(self._protocol, self.delivery.run_id, frame))
             self._values = codec.values(frame.values, blobs)
         except InvalidValueError:
             self._values = codec.value_list_or_errors(frame.values, blobs)
@@ -108,7 +111,7 @@ class EachRun(DeliveryRun):
             now = time.perf_counter()
             self._ran(index, now - began)
             if self._is_late:
-                self.send_early()
+                self.sending.send_early()
             if now - breath > _BREATH:
                 await asyncio.sleep(0)
                 now = breath = time.perf_counter()
@@ -155,7 +158,7 @@ class EachRun(DeliveryRun):
         self.progress.fail(index, error)
 
     async def _result(self, index: int) -> list[Pair]:
-        binding, inputs, context = self.served.binding, {self._parameter: self._values[index]}, self.context()
+        binding, inputs, context = self.served.binding, {self._parameter: self._values[index]}, self.context(index)
         if binding.form is Form.COROUTINE:
             given = self._calling.arguments_now(context)
             if given is not None:
@@ -165,13 +168,18 @@ class EachRun(DeliveryRun):
     async def _generate(self, index: int) -> None:
         emitter = self.progress.emitter(index)
         await self._calling.yielded(
-            {self._parameter: self._values[index]}, self.context(), lambda pairs: self.accept(emitter, pairs)
+            {self._parameter: self._values[index]},
+            self.context(index),
+            lambda pairs: self.sending.accept(emitter, pairs),
         )
-        emitter.check_end()
-        if emitter.has_sent:
-            self.progress.finish_emitted(index)
-        else:
-            self.progress.finish(index, list(emitter.pairs()))
+        self.progress.finish_generator(index)
+
+    async def _run_alone(self) -> None:
+        """Too many have died of this delivery: one value after another, so that it is known of which."""
+        await Alone(
+            self.delivery, self.served, self.progress, self.sending, self._protocol, isolations=self._isolations,
+            task=self._name, service=self._service, pending=self._pending, invoke=self._invoke, fell=self._fell,
+        ).run()  # fmt: skip
 
     # ----------------------------------------------------------------------------------------- in a thread
 
@@ -203,7 +211,7 @@ class EachRun(DeliveryRun):
                 if self._is_bare:
                     self._returned.append((index, function(**{parameter: values[index]})))
                 else:
-                    given = self._calling.arguments_now(self.context()) or {}
+                    given = self._calling.arguments_now(self.context(index)) or {}
                     result = function(**{parameter: values[index]}, **given)
                     self._outcomes.append((index, placed(binding.outputs_of(result), whole=False)))
             except (Exception, SystemExit) as error:
@@ -261,7 +269,7 @@ class EachRun(DeliveryRun):
 
     def _again(self) -> None:
         self._collect()
-        self.send_early()
+        self.sending.send_early()
         self._timer = asyncio.get_running_loop().call_later(_TURN, self._again)
 
     # --------------------------------------------------------------------------------------------- stopping

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from datamesh.codec.failure import Failure
 from datamesh.errors import UnknownRunError
 from datamesh.model.io import IO
 from datamesh.model.plan import Plan
-from datamesh.model.run import RunEvent, RunState, RunStatus, StreamStatus, TaskStatus
+from datamesh.model.run import RunEvent, RunResult, RunState, RunStatus
 from datamesh.store.frames import Entry
 from datamesh.store.store import ShardStore
-from datamesh.store.streams import InputWriter, StreamReader, run_error
+from datamesh.store.streams import InputWriter, Signatures, StreamReader, run_error
+from datamesh.supervise.status import run_status
 from datamesh.supervise.types import Types
 
 
@@ -36,6 +35,7 @@ class FlowRun(dict[str, IO[Any]]):
         self._plan = plan
         self._shard = shard
         self._types = types
+        self._signatures = Signatures(shard.protocol, shard.seals, run_id, plan)
         self._index = {stream.name: index for index, stream in enumerate(plan.streams)}
         names = [stream.name for stream in plan.streams] if all_outputs else plan.outputs
         super().__init__({name: IO[Any](name, self._reader(name)) for name in names})
@@ -72,8 +72,8 @@ class FlowRun(dict[str, IO[Any]]):
             pass
         return await self.status()
 
-    async def result(self) -> dict[str, list[Any]]:
-        """Wait for all outputs and collect them, by name.
+    async def result(self) -> RunResult:
+        """Wait for all outputs and collect them, by name; the result also has counts of `skipped` and `dead` values.
 
         Raises:
             RunError: The run did not end well.
@@ -85,7 +85,7 @@ class FlowRun(dict[str, IO[Any]]):
             error = run_error(self.id, status.state.value, failure or b"")
             if error is not None:
                 raise error
-        return values
+        return RunResult(values, skipped=status.skipped, dead=status.dead)
 
     async def cancel(self) -> RunStatus:
         """Cancel the run: nothing of it settles any more, running code is interrupted, readers get the error.
@@ -131,7 +131,8 @@ class FlowRun(dict[str, IO[Any]]):
 
     def _reader(self, name: str) -> StreamReader:
         codec = self._types.codec(self._plan, name)
-        return StreamReader(self._shard.protocol, self._shard.tails, self.id, self._index[name], codec)
+        shard = self._shard
+        return StreamReader(shard.protocol, shard.tails, self._signatures, self.id, self._index[name], codec)
 
     def _input(self, name: str, is_open: bool) -> IO[Any]:
         if not is_open:
@@ -141,74 +142,6 @@ class FlowRun(dict[str, IO[Any]]):
                 read_only="the run was started with complete inputs; start it with `open_inputs=True`",
             )
         codec = self._types.codec(self._plan, name)
-        return IO(name, self._reader(name), InputWriter(self._shard.protocol, self.id, name, self._index[name], codec))
-
-
-async def run_status(shard: ShardStore, run_id: str, plan: Plan) -> RunStatus:
-    """Read the status of a run.
-
-    Raises:
-        UnknownRunError: There is none of this id.
-    """
-    found = await shard.protocol.command("HGETALL", shard.keys.run(run_id))
-    fields = {name.decode(): value for name, value in zip(found[::2], found[1::2], strict=True)}
-    if "state" not in fields:
-        raise UnknownRunError(run_id=run_id)
-    state = RunState(fields["state"].decode())
-    backlog = [await shard.protocol.command("LLEN", shard.keys.backlog(run_id, i)) for i in range(len(plan.nodes))]
-    tasks = {node.name: _task_status(node.name, i, fields, backlog[i]) for i, node in enumerate(plan.nodes)}
-    streams = {
-        stream.name: StreamStatus(stream.name, _number(fields, f"v:{i}"), _number(fields, f"c:{i}", 1) <= 0)
-        for i, stream in enumerate(plan.streams)
-    }
-    missing: tuple[str, ...] = ()
-    if not state.is_final:
-        live = await live_refs(shard)
-        missing = tuple(
-            dict.fromkeys(
-                node.ref
-                for node in plan.nodes
-                if node.ref not in live and (state is RunState.WAITING or tasks[node.name].open)
-            )
-        )
-    return RunStatus(
-        run_id, plan.flow, state, missing, tasks, streams, _number(fields, "started") / 1000,
-        _number(fields, "ended") / 1000 if "ended" in fields else None,
-        _error(run_id, state, fields.get("failure", b"")),
-    )  # fmt: skip
-
-
-async def live_refs(shard: ShardStore) -> set[str]:
-    """Refs of the tasks that members of this shard implement now."""
-    prefix = shard.keys.work("")
-    texts = await shard.protocol.command("HVALS", shard.keys.services)
-    works = [work for text in texts for work in text.decode().partition("\n")[2].split()]
-    return {work.removeprefix(prefix).partition(":")[0] for work in works}
-
-
-def plan_of_request(request: bytes) -> Plan:
-    """The plan of a run that waits."""
-    return Plan.from_wire(json.loads(request)["plan"].encode())
-
-
-def _task_status(name: str, index: int, fields: Mapping[str, bytes], backlog: int) -> TaskStatus:
-    def number(kind: str) -> int:
-        return _number(fields, f"{kind}:{index}")
-
-    return TaskStatus(
-        name, number("o"), number("d"), failed=number("f"), skipped=number("k"), dead=number("x"), retrying=number("r"),
-        queued=number("q"), backlog=backlog,
-    )  # fmt: skip
-
-
-def _number(fields: Mapping[str, bytes], name: str, default: int = 0) -> int:
-    return int(fields.get(name, default))
-
-
-def _error(run_id: str, state: RunState, failure: bytes) -> str:
-    if not state.is_final:
-        return ""
-    if state is RunState.FAILED and failure:
-        return str(Failure.unpack(failure).error())
-    error = run_error(run_id, state.value, failure) if state is not RunState.FAILED else None
-    return "" if error is None else str(error)
+        shard, index = self._shard, self._index[name]
+        writer = InputWriter(shard.protocol, shard.room, self._signatures, self.id, name, index, codec)
+        return IO(name, self._reader(name), writer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datamesh.codec.frame import span
@@ -13,6 +13,7 @@ from datamesh.codec.values import ValueCodec
 from datamesh.errors import (
     ConfigurationError,
     FloatingIOError,
+    QuotaExceededError,
     StoreUnavailableError,
     UnknownInputError,
 )
@@ -21,12 +22,14 @@ from datamesh.model.flow import Flow
 from datamesh.model.modes import Mode
 from datamesh.model.names import check_name
 from datamesh.model.plan import Plan
+from datamesh.model.policies import Quota
 from datamesh.model.values import IOVal
 from datamesh.store.contracts import Contracts
 from datamesh.store.frames import PLAIN, WITH_BLOBS, Frame
 from datamesh.store.keys import Level
 from datamesh.store.plans import Plans
 from datamesh.store.protocol import ShardProtocol, Submission
+from datamesh.store.seals import Place, Seals
 from datamesh.store.streams import parts
 from datamesh.supervise.types import Types
 
@@ -51,6 +54,7 @@ class Launch:
         retention_ms: Kept so long after its end.
         deadline_ms: Until it fails; 0: no deadline.
         level: Its priority.
+        quota: What the run may have.
         origin: Tells a repetition of this very start from another one with the same run id.
     """
 
@@ -64,6 +68,19 @@ class Launch:
     deadline_ms: int
     level: str
     origin: str
+    quota: Quota = field(default_factory=Quota)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its inputs, as they travel."""
+        frames = (frame for some in self.frames.values() for frame in some)
+        inline = sum(len(frame.values) + len(frame.lineages) for frame in frames)
+        return inline + sum(map(len, self.blobs.values()))
+
+    @property
+    def waiting_place(self) -> Place:
+        """The run as its inputs are signed while it waits for its tasks."""
+        return Place(self.run_id, self.origin, self.plan.digest, self.plan)
 
     @property
     def tapped(self) -> tuple[str, ...]:
@@ -75,7 +92,7 @@ class Launch:
         return json.dumps({
             "plan": self.plan.to_wire().decode(), "inputs": list(self.frames), "open_inputs": self.open_inputs,
             "all_outputs": self.all_outputs, "retention_ms": self.retention_ms, "deadline_ms": self.deadline_ms,
-            "level": self.level, "origin": self.origin,
+            "level": self.level, "origin": self.origin, "quota": self.quota.text,
         }).encode()  # fmt: skip
 
     @classmethod
@@ -84,12 +101,13 @@ class Launch:
         found = json.loads(request)
         plan = Plan.from_wire(found.pop("plan").encode())
         found.pop("inputs")
+        found["quota"] = Quota(*map(int, found.pop("quota").split()))
         return cls(plan=plan, run_id=run_id, frames=frames, blobs={}, **found)
 
 
 def prepare(
     flow: Flow, inputs: Inputs, *, types: Types, all_outputs: bool, run_id: str | None, open_inputs: bool,
-    deadline: float | None, priority: int, retention_ms: int,
+    deadline: float | None, priority: int, retention_ms: int, quota: Quota | None = None,
 ) -> Launch:  # fmt: skip
     """Check a start and encode its inputs, before anything is written.
 
@@ -97,6 +115,7 @@ def prepare(
         UnknownInputError: A value is for no input of the flow.
         FloatingIOError: An input has no value.
         InvalidValueError: A value does not fit its type.
+        QuotaExceededError: The inputs are more than the run may have.
         ConfigurationError: The run id or the deadline cannot be used.
     """
     if deadline is not None and not deadline > 0:
@@ -111,11 +130,23 @@ def prepare(
         raise FloatingIOError(missing=missing, flow=flow.name)
     blobs: dict[str, bytes] = {}
     frames = {name: encode(types.codec(plan, name), some, blobs) for name, some in values.items()}
-    return Launch(
+    launch = Launch(
         plan, check_name("run id", run_id) if run_id is not None else secrets.token_hex(12), frames, blobs, open_inputs,
         all_outputs, retention_ms, int(1000 * deadline) if deadline else 0, Level.of(priority).value,
-        secrets.token_hex(8),
+        secrets.token_hex(8), quota or Quota(),
     )  # fmt: skip
+    _check_quota(launch)
+    return launch
+
+
+def _check_quota(launch: Launch) -> None:
+    most = max((sum(frame.count for frame in some) for some in launch.frames.values()), default=0)
+    for name, limit, found in (
+        ("bytes", launch.quota.bytes, launch.size_bytes),
+        ("open_values", launch.quota.open_values, most),
+    ):
+        if limit and found > limit:
+            raise QuotaExceededError(run_id=launch.run_id, quota=name, limit=limit, found=found)
 
 
 def encode(codec: ValueCodec, values: Sequence[Any], blobs: dict[str, bytes]) -> list[Frame]:
@@ -135,7 +166,7 @@ def _by_stream(inputs: Inputs) -> dict[str, list[Any]]:
     for item in inputs:
         if not isinstance(item, IOVal):
             raise ConfigurationError(
-                f"inputs has {item!r}: pass `IOVal(name=..., value=...)` for each value, "
+                f"inputs has a {type(item).__name__}: pass `IOVal(name=..., value=...)` for each value, "
                 "or a mapping of names to values"
             )
         values.setdefault(item.name, []).append(item.value)
@@ -145,10 +176,11 @@ def _by_stream(inputs: Inputs) -> dict[str, list[Any]]:
 class Launcher:
     """Records runs in one shard."""
 
-    def __init__(self, protocol: ShardProtocol, plans: Plans, contracts: Contracts) -> None:
+    def __init__(self, protocol: ShardProtocol, plans: Plans, contracts: Contracts, seals: Seals) -> None:
         self._protocol = protocol
         self._plans = plans
         self._contracts = contracts
+        self._seals = seals
 
     async def launch(self, launch: Launch) -> tuple[str, bool]:
         """Record a run, or find that it exists.
@@ -193,9 +225,13 @@ class Launcher:
         counters = bound.start_fields | {"all": int(launch.all_outputs), "open": int(launch.open_inputs)}
         staged: list[tuple[str, int, str, int, int]] = []
         inline: list[tuple[int, Frame]] = []
+        # The script counts what it publishes; blobs, and what was staged, are counted here.
+        counters["bytes"] = sum(map(len, launch.blobs.values())) if is_small(launch.frames) else launch.size_bytes
         token = secrets.token_hex(6)
-        for name, frames in launch.frames.items():
+        place = Place(launch.run_id, launch.origin, bound.digest, bound.plan)
+        for name, plain in launch.frames.items():
             index = bound.stream_index[name]
+            frames = self._seals.frames(place, index, plain)
             if is_small(launch.frames):
                 inline += [(index, frame) for frame in frames]
             else:
@@ -206,7 +242,7 @@ class Launcher:
         complete = [] if launch.open_inputs else [bound.stream_index[name] for name in launch.plan.inputs]
         return Submission(
             launch.run_id, bound.digest, launch.origin, launch.retention_ms, launch.level, launch.deadline_ms, counters,
-            staged, inline, complete, bound.starters,
+            staged, inline, complete, bound.starters, launch.quota.text,
         )  # fmt: skip
 
     async def _stage(
@@ -233,7 +269,7 @@ class Launcher:
         for _ in range(_TRIES):
             token = secrets.token_hex(6)
             staged = [
-                await stage(self._protocol, launch.run_id, token, "b", index[name], frames)
+                await stage(self._protocol, launch.run_id, token, "b", index[name], self._waiting(launch, name, frames))
                 for name, frames in launch.frames.items()
             ]
             await self._protocol.put_blobs(launch.run_id, launch.blobs)
@@ -245,6 +281,9 @@ class Launcher:
             if status != "GONE":
                 return status, state
         raise _lost(launch)
+
+    def _waiting(self, launch: Launch, name: str, frames: Sequence[Frame]) -> list[Frame]:
+        return [self._seals.waiting(launch.waiting_place, name, frame) for frame in frames]
 
 
 def _lost(launch: Launch) -> StoreUnavailableError:

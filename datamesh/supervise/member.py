@@ -11,23 +11,27 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datamesh.codec.failure import Failure
 from datamesh.depends.scopes import RunScope
-from datamesh.errors import DatameshError
+from datamesh.errors import DatameshError, TamperedDataError
 from datamesh.model.bound import BoundPlan
 from datamesh.model.modes import Mode
 from datamesh.model.reader import Reader
 from datamesh.store.frames import Delivery, Settlement
 from datamesh.store.keys import Level
 from datamesh.store.plans import Plans
-from datamesh.store.protocol import Beat
+from datamesh.store.protocol import Beat, Settled
+from datamesh.store.seals import Place
 from datamesh.store.store import ShardStore
-from datamesh.store.streams import StreamReader
+from datamesh.store.streams import Signatures, StreamReader
 from datamesh.supervise.delivery_run import DeliveryRun
+from datamesh.supervise.discarding import check_place, discard
 from datamesh.supervise.each import EachRun
 from datamesh.supervise.intake import Intake
+from datamesh.supervise.isolations import Isolations
+from datamesh.supervise.oversight import Actor
 from datamesh.supervise.served import Served
 from datamesh.supervise.settler import Settler
 from datamesh.supervise.slots import Slots
@@ -50,6 +54,7 @@ class Service:
         lease_ms: See `Settings.lease`.
         scope_of: Gives the scope of a run.
         joined: Told the member id of a shard whenever it changes.
+        isolations: Child processes for values that services may have died of.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Service:
     lease_ms: int
     scope_of: Callable[[str], RunScope]
     joined: Callable[[int, str], None]
+    isolations: Isolations = field(default_factory=Isolations)
 
 
 class Member:
@@ -89,6 +95,11 @@ class Member:
 
     # ------------------------------------------------------------------------------------------- coming, going
 
+    @property
+    def actors(self) -> list[Actor]:
+        """What works here, each in a loop of its own."""
+        return [*([self._intake] if self._works else []), self._settler, self._timers]
+
     async def start(self) -> None:
         """Join and begin to take work."""
         await self._join()
@@ -101,7 +112,7 @@ class Member:
         slots = self._service.slots.total
         await self._shard.protocol.join(
             self.id, lease_ms=self._service.lease_ms, former=former, announcement=f"{slots} {self._service.name}",
-            works=list(self._works),
+            works=list(self._works), pressure=[served.pressure for served in self._works.values()],
         )  # fmt: skip
         self._service.joined(self._shard.index, self.id)
 
@@ -129,7 +140,7 @@ class Member:
         self._timers.due_in(beat.due_ms)
         # A read that a dead member left behind may be handed an entry when nobody looks for it any more.
         is_due = time.monotonic() - self._reaped > _REAP_SECONDS
-        is_free = not self._is_draining and (self._reaping is None or self._reaping.done())
+        is_free = bool(self._works) and not self._is_draining and (self._reaping is None or self._reaping.done())
         if is_free and (beat.expired or beat.orphans or is_due):
             self._reaped = time.monotonic()
             self._reaping = asyncio.create_task(self._reap(), name="datamesh-reap")
@@ -161,6 +172,7 @@ class Member:
         await self._intake.close()
         await self._timers.close()
         await self._settler.close()
+        await self._service.isolations.aclose()
 
     # ---------------------------------------------------------------------------------------------- deliveries
 
@@ -171,8 +183,10 @@ class Member:
     def _holds(self, work: str, entry_id: str) -> bool:
         return (work, entry_id) in self._tasks
 
-    def _deliver(self, member: str, delivery: Delivery) -> None:
-        """Run a delivery; a slot was taken for it."""
+    def _deliver(self, member: str, delivery: Delivery, *, is_extra: bool = False) -> None:
+        """Run a delivery; a slot was taken for it, unless it is one too many."""
+        if is_extra:
+            self._service.slots.take()
         key = (delivery.work, delivery.entry_id)
         if key in self._tasks:
             self._service.slots.release()
@@ -194,6 +208,9 @@ class Member:
 
     def _return(self, member: str, delivery: Delivery) -> None:
         """Give an entry back that there is no slot for."""
+        if delivery.problem:
+            self._deliver(member, delivery, is_extra=True)
+            return
         run = self._make(member, delivery, None)
         run.progress.release()
         settlement, _ = run.progress.settlement(final=True)
@@ -202,8 +219,10 @@ class Member:
     async def _run(self, member: str, delivery: Delivery) -> None:
         self._unbegun -= 1
         try:
-            bound = self.plans.cached(delivery.digest) or await self.plans.find(delivery.digest)
-            run = self._make(member, delivery, bound)
+            admitted = await self._admit(member, delivery)
+            if admitted is None:
+                return
+            run = self._make(member, *admitted)
             self._active[(delivery.work, delivery.entry_id)] = run
             await run.run()
         except Exception as error:
@@ -213,21 +232,54 @@ class Member:
             if run.retry_ms is not None:
                 self._timers.due_in(run.retry_ms)
 
+    async def _admit(self, member: str, delivery: Delivery) -> tuple[Delivery, BoundPlan] | None:
+        """Check a delivery. One that cannot be read, belongs to nothing or was not signed by us is buried."""
+        problem = delivery.problem
+        if not problem:
+            try:
+                bound = self.plans.cached(delivery.digest) or await self.plans.find(delivery.digest)
+                check_place(delivery, bound, self._works[delivery.work].ref)
+                if self._shard.seals.is_on and not await self._is_open(delivery):
+                    # What was copied from a run that is over is signed well, and is not to be run again.
+                    self._settler.put(member, Settlement(delivery))
+                    return None
+                return self._shard.seals.delivery(delivery, bound), bound
+            except TamperedDataError as error:
+                problem = str(error)
+        await discard(self._shard.protocol, member, delivery, problem, again_ms=self._service.lease_ms)
+        if delivery.is_newer:
+            self._timers.due_in(self._service.lease_ms)
+        return None
+
+    async def _is_open(self, delivery: Delivery) -> bool:
+        run_key = self._shard.keys.run(delivery.run_id)
+        state, origin = await self._shard.protocol.command("HMGET", run_key, "state", "origin")
+        return bool(state == b"open" and origin == delivery.origin.encode())
+
     def _make(self, member: str, delivery: Delivery, bound: BoundPlan | None) -> DeliveryRun:
         served = self._works[delivery.work]
         kind = EachRun if served.binding.mode is Mode.EACH else WholeRun
         run = kind(
             delivery, bound, served, scope=self._service.scope_of(delivery.run_id), protocol=self._shard.protocol,
-            settle=lambda settlement: self._settler.put(member, settlement), slots=self._service.slots,
-            service=self._service.name,
+            settle=lambda settlement: self._settle(member, settlement, bound), slots=self._service.slots,
+            room=self._shard.room, isolations=self._service.isolations, service=self._service.name,
         )  # fmt: skip
         if isinstance(run, WholeRun) and bound is not None:
             run.with_readers(lambda name, stream: self._reader(delivery, bound, served, name, stream))
         return run
 
+    def _settle(
+        self, member: str, settlement: Settlement, bound: BoundPlan | None
+    ) -> asyncio.Future[Settled]:  # fmt: skip
+        # Without a plan it goes back as it came, signature and all.
+        sealed = settlement if bound is None else self._shard.seals.settlement(settlement, bound)
+        return self._settler.put(member, sealed)
+
     def _reader(self, delivery: Delivery, bound: BoundPlan, served: Served, name: str, stream: str) -> Reader:
+        shard, place = self._shard, Place.of(delivery, bound)
+        signatures = Signatures(shard.protocol, shard.seals, delivery.run_id, bound.plan, place)
         index = bound.stream_index[stream]
-        return StreamReader(self._shard.protocol, self._shard.tails, delivery.run_id, index, served.inputs[name])
+        return StreamReader(shard.protocol, shard.tails, signatures, delivery.run_id, index, served.inputs[name])
 
     async def _give_up(self, member: str, delivery: Delivery, error: Exception) -> None:
         """A delivery that cannot be run ends its run, with the reason."""
@@ -265,5 +317,4 @@ class Member:
             return
         for delivery in taken:
             _log.info("took over %s, which %d members have held before", delivery.id, delivery.deaths)
-            self._service.slots.take()
-            self._deliver(member, delivery)
+            self._deliver(member, delivery, is_extra=True)

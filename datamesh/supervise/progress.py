@@ -7,52 +7,27 @@ kept with it tells a successor as much.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import msgpack
 
 from datamesh.codec.blob import Blob
 from datamesh.codec.failure import Failure
 from datamesh.codec.frame import array_of, decode_lineages, encode_lineages, parts_of
 from datamesh.codec.values import ValueCodec
-from datamesh.errors import DatameshError, TamperedDataError
+from datamesh.errors import DatameshError
 from datamesh.model.values import IOVal
 from datamesh.store.frames import PLAIN, WITH_BLOBS, Burial, Delivery, Frame, Requeue, Settlement
-from datamesh.supervise.emitter import Emitter, Mark
+from datamesh.supervise.emitter import Emitter
+from datamesh.supervise.marked import Emitted, Marked
+from datamesh.supervise.repeating import RaisedElsewhere, is_charged, retry_ms
 from datamesh.supervise.served import Served
+from datamesh.supervise.suspicion import Suspicion
 
 _SORTED = frozenset({IOVal, tuple, list, type(None)})
 """Types of what may be returned that are more, or less, than one value of the single output."""
 
 Given = tuple[str, int | None, Any]
 """Output, place among what one invocation gave to it (None: the only one, which keeps the lineage), value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Marked:
-    """What the mark of a delivery says."""
-
-    left: Sequence[int]
-    emitted: Mapping[int, Mark]
-
-    @classmethod
-    def read(cls, delivery: Delivery) -> Marked:
-        if not delivery.mark:
-            return cls(range(max(1, delivery.frame.count)), {})
-        try:
-            left, emitted = msgpack.unpackb(delivery.mark, strict_map_key=False)
-            return cls(
-                left,
-                {index: {name: (n, digest) for name, (n, digest) in mark.items()} for index, mark in emitted.items()},
-            )
-        except (ValueError, TypeError, AttributeError) as error:
-            raise TamperedDataError(where=f"mark of delivery {delivery.id}", problem=str(error)) from error
-
-    def pack(self) -> bytes:
-        return bytes(msgpack.packb([list(self.left), self.emitted]))
 
 
 class Progress:
@@ -70,10 +45,13 @@ class Progress:
         """What a function with a single output has returned, by index, as it did; the hot path writes here."""
         self._emitters: dict[int, Emitter] = {}
         self._marks = dict(marked.emitted)
+        self.suspicion = Suspicion(marked, served)
         self._failed: dict[int, BaseException] = {}
         self._returned: list[Requeue] = []
         self._lineages: list[tuple[int, ...]] | None = None
         self._parts: list[bytes] | None = None
+        self.first_retry_ms: int | None = None
+        """When the first of the retries that were told last is due."""
 
     # ----------------------------------------------------------------------------------------- what is told
 
@@ -84,10 +62,38 @@ class Progress:
         self._emitters[index] = emitter
         return emitter
 
+    def emitter_of(self, index: int) -> Emitter:
+        """The emitter for a value, made now if there is none."""
+        return self._emitters.get(index) or self.emitter(index)
+
+    def state_of(self, index: int) -> bytes | None:
+        """What an earlier attempt gave to its last checkpoint, encoded."""
+        earlier = self._marks.get(index)
+        return None if earlier is None else earlier.state
+
     def finish(self, index: int, given: list[Given]) -> None:
         """A value ended well, and gave these; nothing of it was sent before."""
         self._emitters.pop(index, None)
         self._given[index] = given
+
+    def finish_generator(self, index: int) -> None:
+        """The generator for a value ended well.
+
+        Raises:
+            DatameshError: It did not repeat what was published before, or its values cannot be sent.
+        """
+        emitter = self.emitter_of(index)
+        emitter.check_end()
+        if emitter.has_sent:
+            self.finish_emitted(index)
+        else:
+            self.finish(index, list(emitter.pairs()))
+
+    def restart(self, index: int) -> None:
+        """The invocation for a value begins anew, behind what it has published so far."""
+        emitter = self._emitters.pop(index, None)
+        if emitter is not None and emitter.has_sent:
+            self._marks[index] = emitter.mark()
 
     def finish_emitted(self, index: int) -> None:
         """A value ended well; what its generator yielded last is still with its emitter."""
@@ -102,10 +108,11 @@ class Progress:
 
         One that has published something already goes alone, because that goes with it.
         """
-        plain = [index for index in indexes if not self._has_sent(index)]
+        plain = [index for index in indexes if not self.has_sent(index)]
         for start in range(0, len(plain), size):
-            self._returned.append(Requeue(self._slice(plain[start : start + size]), self.delivery.attempt))
-        self._returned += [self._again(index) for index in indexes if self._has_sent(index)]
+            some = plain[start : start + size]
+            self._returned.append(Requeue(self._slice(some), self.delivery.attempt, self.suspicion.mark(some)))
+        self._returned += [self._again(index) for index in indexes if self.has_sent(index)]
         for index in indexes:
             self.left.pop(index, None)
             self._emitters.pop(index, None)
@@ -119,7 +126,7 @@ class Progress:
     def is_dirty(self) -> bool:
         """Whether a settlement now would say anything."""
         ended = self.bare or self._given or self._failed or self._returned
-        return bool(ended) or any(emitter.count for emitter in self._emitters.values())
+        return bool(ended) or any(emitter.is_dirty for emitter in self._emitters.values())
 
     # ------------------------------------------------------------------------------------------- settlements
 
@@ -142,8 +149,14 @@ class Progress:
         if not final:
             self.delivery.step += 1
             out.step = self.delivery.step
-            out.mark = Marked(list(self.left), self._all_marks()).pack()
+            out.mark = self._mark(out).pack()
         return out, blobs
+
+    def _mark(self, out: Settlement) -> Marked:
+        if out.outputs and self.delivery.frame.count <= 1:
+            # One invocation that goes on publishing is not what its holders died of.
+            self.suspicion.forget()
+        return self.suspicion.marked(self.left, self._all_marks(), self.delivery.deaths)
 
     @property
     def takes_bare(self) -> bool:
@@ -183,25 +196,33 @@ class Progress:
         while given:
             try:
                 frames = self._encode(given, blobs)
-            except DatameshError:
-                self._reject(given)
+            except DatameshError as error:
+                self._reject(given, error)
                 continue
             out.outputs += frames
             break
-        for index in given:
-            self._emitters.pop(index, None)
+        for index, items in given.items():
+            emitter = self._emitters.pop(index, None)
+            out.fan_out = max(out.fan_out, len(items), 0 if emitter is None else emitter.given)
             self.left.pop(index, None)
         out.done += len(given)
 
-    def _reject(self, given: dict[int, list[Given]]) -> None:
+    def _reject(self, given: dict[int, list[Given]], error: DatameshError) -> None:
         """Find the values whose outputs cannot be sent; they have failed, the others have not."""
-        for index, items in list(given.items()):
-            try:
-                for name, _, value in items:
-                    self._served.outputs[name].frames([value])
-            except DatameshError as error:
-                del given[index]
-                self._failed[index] = error
+        culprits = {index: found for index, items in given.items() if (found := self._problem(items)) is not None}
+        # Where it is none of them, it is the frame that they came in.
+        culprits = culprits or dict.fromkeys(given, error)
+        for index, found in culprits.items():
+            del given[index]
+            self._failed[index] = found
+
+    def _problem(self, items: list[Given]) -> DatameshError | None:
+        try:
+            for name, _, value in items:
+                self._served.outputs[name].frames([value])
+        except DatameshError as error:
+            return error
+        return None
 
     def _encode(self, given: Mapping[int, list[Given]], blobs: dict[str, bytes]) -> list[tuple[int, Frame]]:
         values: dict[str, list[Any]] = {}
@@ -220,9 +241,10 @@ class Progress:
 
     def _take_emitted(self, out: Settlement, blobs: dict[str, bytes]) -> None:
         for index, emitter in list(self._emitters.items()):
-            if not emitter.count or (index in self._failed and not self._is_last_word(index)):
+            if not emitter.is_dirty or (index in self._failed and not self._is_last_word(index)):
                 continue
             kept: list[Blob] = []
+            out.fan_out = max(out.fan_out, emitter.given)
             out.outputs += [(self._outputs[name], frame) for name, frame in emitter.drain(kept.append)]
             _keep(kept, blobs)
             if emitter.error is not None and self._given.pop(index, None) is not None:
@@ -230,57 +252,60 @@ class Progress:
 
     def _take_failed(self, out: Settlement) -> None:
         failed, self._failed = self._failed, {}
-        again: dict[int, list[int]] = {}
+        again: dict[tuple[int, int], list[int]] = {}
         for index, error in failed.items():
-            delay = self._retry_delay(error)
+            delay, attempt = self._retry_delay(error), self.delivery.attempt + is_charged(error)
             if delay is None:
                 self._bury(out, index, error)
-            elif self._has_sent(index):
-                out.retries.append(self._again(index, attempt=self.delivery.attempt + 1, delay_ms=delay))
+            elif self.has_sent(index):
+                out.retries.append(self._again(index, attempt=attempt, delay_ms=delay))
             else:
-                again.setdefault(delay, []).append(index)
+                again.setdefault((delay, attempt), []).append(index)
             self._emitters.pop(index, None)
             self.left.pop(index, None)
-        for delay, indexes in again.items():
-            frame = self._slice(indexes)
-            out.retries.append(Requeue(frame, self.delivery.attempt + 1, delay_ms=delay))
+        for (delay, attempt), indexes in again.items():
+            out.retries.append(Requeue(self._slice(indexes), attempt, delay_ms=delay))
+        self.first_retry_ms = min((one.delay_ms for one in out.retries), default=None)
 
     def _bury(self, out: Settlement, index: int, error: BaseException) -> None:
-        failure = Failure.of(
-            error, task=self._served.binding.task.name, attempt=self.delivery.attempt, run_id=self.delivery.run_id,
-            service=self._service,
-        ).pack()  # fmt: skip
+        failure = error.failure if isinstance(error, RaisedElsewhere) else self._failure(error)
         match self._served.binding.options.on_error:
             case "skip":
                 out.skipped += 1
             case "dead":
-                out.burials.append(Burial(self._slice([index]), self.delivery.attempt, failure))
+                mark = self._again(index, attempt=1).mark if self.has_sent(index) else b""
+                out.burials.append(Burial(self._slice([index]), self.delivery.attempt, failure, mark))
             case _:
                 out.failure = out.failure or failure
+
+    def _failure(self, error: BaseException) -> bytes:
+        return Failure.of(
+            error, task=self._served.binding.task.name, attempt=self.delivery.attempt, run_id=self.delivery.run_id,
+            service=self._service,
+        ).pack()  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ details
 
     def _retry_delay(self, error: BaseException) -> int | None:
         """Milliseconds until the next attempt; None if there is none."""
-        retry = self._served.binding.options.retry
-        if retry is None or not retry.allows(self.delivery.attempt, error):
-            return None
-        return int(1000 * retry.delay(self.delivery.attempt, random.random()))
+        return retry_ms(error, self._served.binding.options.retry, self.delivery.attempt)
 
     def _is_last_word(self, index: int) -> bool:
         return self._retry_delay(self._failed[index]) is None
 
-    def _has_sent(self, index: int) -> bool:
+    def has_sent(self, index: int) -> bool:
+        """Whether something of the invocation for a value is published or kept already."""
         emitter = self._emitters.get(index)
         return emitter.has_sent if emitter is not None else index in self._marks
 
     def _again(self, index: int, *, attempt: int | None = None, delay_ms: int = 0) -> Requeue:
         """One value with what it has published, as a delivery of its own."""
         emitter = self._emitters.get(index)
-        mark = emitter.mark() if emitter is not None else self._marks.get(index, {})
-        return Requeue(self._slice([index]), attempt or self.delivery.attempt, Marked([0], {0: mark}).pack(), delay_ms)
+        emitted = emitter.mark() if emitter is not None else self._marks.get(index, Emitted())
+        mark = Marked([0], {0: emitted}, carried=0 if attempt else self.suspicion.carried)
+        return Requeue(self._slice([index]), attempt or self.delivery.attempt, mark.pack(), delay_ms)
 
-    def _all_marks(self) -> dict[int, Mark]:
+    def _all_marks(self) -> dict[int, Emitted]:
         marks = {index: mark for index, mark in self._marks.items() if index in self.left}
         for index, emitter in self._emitters.items():
             if index in self.left and emitter.has_sent:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datamesh.errors import TamperedDataError
 from datamesh.model.run import RunState
 from datamesh.store.store import ShardStore
-from datamesh.supervise.flow_run import plan_of_request
 from datamesh.supervise.session import Session
+from datamesh.supervise.status import plan_of_request
 from datamesh.supervise.supervisor import Supervisor
 
 _GONE = "?"

@@ -25,6 +25,7 @@ class Served:
         outputs: Codec by output of the task.
         executor: Where it runs if it is synchronous.
         slots: Its own limit on invocations at once, if it has one.
+        max_value_bytes: Largest value that may be sent.
     """
 
     binding: Binding
@@ -32,6 +33,7 @@ class Served:
     outputs: Mapping[str, ValueCodec]
     executor: Executor
     slots: Slots | None
+    max_value_bytes: int
 
     @classmethod
     def of(
@@ -53,6 +55,7 @@ class Served:
              for name, kind in binding.output_types.items()},
             _executor(binding, executors, default),
             None if limit is None else Slots(limit),
+            max_value_bytes,
         )  # fmt: skip
 
     @property
@@ -62,6 +65,12 @@ class Served:
     @property
     def concurrency(self) -> int | None:
         return self.binding.options.concurrency
+
+    @property
+    def pressure(self) -> str:
+        """Its marks as the scripts read them; empty for the default."""
+        marks = self.binding.options.backpressure
+        return "" if marks is None else f"{marks.high} {marks.resume}"
 
     def contract(self) -> dict[str, Any]:
         """What is announced of it: the binding's contract and a digest of the schema of each type."""

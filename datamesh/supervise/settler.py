@@ -15,6 +15,8 @@ from datamesh.errors import StoreError
 from datamesh.store.frames import Settlement, Status
 from datamesh.store.link import LinkLost, ReplyError
 from datamesh.store.protocol import Settled, ShardProtocol
+from datamesh.supervise.health import Pulse
+from datamesh.supervise.loop import problem_of
 
 _log = logging.getLogger("datamesh.settler")
 _MOST_ITEMS = 250
@@ -32,6 +34,8 @@ class Settler:
         self._fenced = fenced
         self._queue: deque[Pending] = deque()
         self._busy: asyncio.Task[None] | None = None
+        self.pulse = Pulse("settler", shard=protocol.keys.shard)
+        self.pulse.rest()
 
     def put(self, member: str, settlement: Settlement) -> asyncio.Future[Settled]:
         """Settle a delivery that was taken as `member`; the result comes with the reply.
@@ -40,9 +44,17 @@ class Settler:
         """
         future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._queue.append((member, settlement, future))
-        if self._busy is None or self._busy.done():
-            self._busy = asyncio.create_task(self._work(), name="datamesh-settler")
+        if self._busy is None or (self._busy.done() and self.problem() is None):
+            self.restart()
         return future
+
+    def problem(self) -> BaseException | None:
+        """Why it broke; None while all is well."""
+        return problem_of(self._busy)
+
+    def restart(self) -> None:
+        """Work on what is left."""
+        self._busy = asyncio.create_task(self._work(), name="datamesh-settler")
 
     async def flush(self, timeout: float) -> None:
         """Wait until nothing is left to settle, for at most `timeout` seconds."""
@@ -58,14 +70,26 @@ class Settler:
             future.cancel()
 
     async def _work(self) -> None:
+        self.pulse.wake()
         while self._queue:
-            member = self._member()
-            batch = self._next(member)
+            await self._settle_next(self._member())
+            self.pulse.beat()
+        self.pulse.rest()
+
+    async def _settle_next(self, member: str) -> None:
+        batch: list[Pending] = []
+        try:
+            self._fill(batch, member)
             if batch:
                 await self._settle(member, batch)
+        except BaseException:
+            # Nobody else would ever answer them. What they belong to is dropped, and taken over anew.
+            for item in batch:
+                _answer(item, Settled(Status.FENCED))
+            self._fenced(member)
+            raise
 
-    def _next(self, member: str) -> list[Pending]:
-        batch: list[Pending] = []
+    def _fill(self, batch: list[Pending], member: str) -> None:
         size = 0
         while self._queue and len(batch) < _MOST_ITEMS:
             size += self._queue[0][1].size_bytes
@@ -75,8 +99,7 @@ class Settler:
             if item[0] == member:
                 batch.append(item)
             else:
-                _answer(item, Settled(Status.FENCED, 0))
-        return batch
+                _answer(item, Settled(Status.FENCED))
 
     async def _settle(self, member: str, batch: list[Pending]) -> None:
         try:

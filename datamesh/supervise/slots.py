@@ -16,6 +16,7 @@ class Slots:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
         self._watchers: list[Callable[[], None]] = []
+        self._kept: set[asyncio.Task[None]] = set()
 
     @property
     def free(self) -> int:
@@ -44,9 +45,41 @@ class Slots:
                 self._waiters.remove(waiter)
             raise
 
+    async def regain(self) -> None:
+        """Take back a slot that was given up for a while; where the wait is cut short, even if that is one too many."""
+        try:
+            await self.acquire()
+        except asyncio.CancelledError:
+            self.take()
+            raise
+
     def take(self) -> None:
         """Take a slot even if that is one too many: for an entry that arrived unasked."""
         self.used += 1
+
+    def keep_until(self, ended: asyncio.Event) -> None:
+        """Keep a slot for something that cannot be stopped, until it has ended by itself."""
+        self.take()
+        keeping = asyncio.create_task(self._keep(ended), name="datamesh-kept-slot")
+        self._kept.add(keeping)
+        keeping.add_done_callback(self._kept.discard)
+
+    async def _keep(self, ended: asyncio.Event) -> None:
+        try:
+            await ended.wait()
+        finally:
+            self.release()
+
+    @property
+    def kept(self) -> int:
+        """Slots of calls that were given up and still run."""
+        return len(self._kept)
+
+    async def close(self) -> None:
+        """Wait no more for what cannot be stopped."""
+        for keeping in list(self._kept):
+            keeping.cancel()
+        await asyncio.gather(*self._kept, return_exceptions=True)
 
     def release(self) -> None:
         """Give a slot back, or on to whoever waits longest."""

@@ -30,6 +30,9 @@ class WholeRun(DeliveryRun):
 
     async def work(self) -> None:
         self._main = asyncio.current_task()
+        if self.progress.suspicion.is_hopeless:
+            self.progress.fail(0, self.progress.suspicion.lost(0))
+            return
         try:
             await self._invoke()
         except asyncio.CancelledError:
@@ -47,11 +50,11 @@ class WholeRun(DeliveryRun):
         inputs = self._inputs()
         if self.served.binding.form.is_generator:
             emitter = self.progress.emitter(0)
-            await self._calling.yielded(inputs, self.context(), lambda pairs: self.accept(emitter, pairs))
+            await self._calling.yielded(inputs, self.context(0), lambda pairs: self.sending.accept(emitter, pairs))
             emitter.check_end()
             self.progress.finish_emitted(0)
         else:
-            self.progress.finish(0, placed(await self._calling.result(inputs, self.context()), whole=True))
+            self.progress.finish(0, placed(await self._calling.result(inputs, self.context(0)), whole=True))
 
     def _inputs(self) -> Mapping[str, Any]:
         streams = dict(self._reads)
@@ -90,12 +93,5 @@ class _Yielding:
         except BaseException:
             self._slots.take()
             raise
-        await self._reacquire()
+        await self._slots.regain()
         return found
-
-    async def _reacquire(self) -> None:
-        try:
-            await self._slots.acquire()
-        except asyncio.CancelledError:
-            self._slots.take()
-            raise

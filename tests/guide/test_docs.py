@@ -287,3 +287,10 @@ def test_paths_in_the_docs_exist() -> None:
     for page in PAGES:
         for path in re.findall(r"`((?:datamesh|tests|examples|services|docs)/[\w./]+)`", prose(page)):
             assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
+
+
+def test_the_tests_that_the_failure_modes_name_are_there() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "failure-modes.md").read_text("utf-8"))
+    sources = {name: (ROOT / "tests" / name).read_text("utf-8") for name, _ in named}
+    assert len(named) > 50
+    assert not [f"{name}::{test}" for name, test in named if not re.search(rf"def {test}\b", sources[name])]

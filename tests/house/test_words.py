@@ -18,6 +18,7 @@ NO_ROOMS = {"base", "bases"}
 
 ALLOWED = {
     "DataError": "an error about a value or its bytes; TamperedDataError is one",
+    "DataLossError": "a loss of data is what the world calls it",
     "INFO": "a level of logging",
     "TamperedDataError": "a name of the public contract",
     "data_directory": "what the world calls the directory in which a server keeps its keys",

@@ -24,9 +24,9 @@ from datamesh import (
     TamperedDataError,
     task,
 )
+from datamesh.errors import DeadLetterError
 from datamesh.store.dead import DeadStream
 from datamesh.store.keys import MeshKeys, ShardKeys
-from datamesh.errors import DeadLetterError
 from datamesh.supervise.letter import DeadLetter
 from tests.mesh.commands import datamesh
 from tests.mesh.places import PATIENCE, Place, until

@@ -293,3 +293,21 @@ async def test_a_fault_of_the_engine_ends_the_run(place: Place, monkeypatch: pyt
         run = await supervisor.start_flow(Flow.from_tasks(echo).resolve(), {"n": 1})
         with pytest.raises(TaskFailedError, match="nobody expects this"):
             await run["m"].first()
+
+
+async def test_lineages_that_cannot_be_read_fail_the_values_and_block_nobody(place: Place, server: Server) -> None:
+    @task(outputs="m")
+    async def twice(n: int) -> list[IOVal[int]]:
+        return [IOVal("m", n), IOVal("m", n)]
+
+    flow = Flow.from_tasks(twice).resolve()
+    prefix = f"{{{place.mesh}:0}}"
+    async with place.supervisor() as supervisor, asyncio.timeout(PATIENCE):
+        run = await supervisor.start_flow(flow, open_inputs=True)
+        fields: dict[Any, Any] = server.client.hgetall(f"{prefix}:run:{run.id}")
+        entry: dict[Any, Any] = {"r": b"%s %s" % (run.id.encode(), fields[b"origin"]), "p": fields[b"plan"]}
+        server.client.xadd(f"{prefix}:work:twice@1", {**entry, "m": "0 3 1 -", "l": b"\xc1\xc1", "v": b"\x93\x01\x02\x03"})
+        assert (await run.wait()).state == "failed"
+        # It goes on with what comes next.
+        last = await supervisor.start_flow(flow, {"n": 4})
+        assert await last["m"].collect() == [4, 4]

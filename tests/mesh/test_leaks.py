@@ -122,7 +122,7 @@ async def test_runs_of_every_end_leave_nothing_behind(
             [t.get_name() for t in asyncio.all_tasks()],
         )
         assert await until(lambda: len(server.client.client_list()) <= connections)
-        assert not supervisor._session._runs  # type: ignore[union-attr]
+        assert not supervisor._session._scopes._scopes  # type: ignore[union-attr]
 
 
 async def test_a_supervisor_that_was_closed_leaves_nothing_behind(server: Server, mesh: str) -> None:

@@ -97,7 +97,7 @@ class World:
         self._writes += 1
         told = []
         for _ in range(self._calls()):
-            status, _ = await self.rig.protocol.push(
+            status, *_ = await self.rig.protocol.push(
                 run_id, 0, writer="w", number=self._writes, frames=frames, close=close
             )
             told.append(status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from datamesh.model.modes import Mode
 from datamesh.model.task import Task
 from tests.protocol.rig import Rig, frame, frames, on_both_servers
 
@@ -13,18 +12,20 @@ pytestmark = [pytest.mark.anyio, on_both_servers]
 A = Task("a", "in", "mid")
 
 
-async def push(rig: Rig, number: int, *some: list[object], writer: str = "w", close: bool = False) -> tuple[str, int]:
-    return await rig.protocol.push("R", 0, writer=writer, number=number, frames=[frame(f) for f in some], close=close)
+async def push(rig: Rig, number: int, *some: list[object], writer: str = "w", close: bool = False) -> tuple[str, bool]:
+    frames = [frame(values) for values in some]
+    pushed = await rig.protocol.push("R", 0, writer=writer, number=number, frames=frames, close=close)
+    return pushed[:2]
 
 
 async def test_values_come_in_the_order_in_which_they_were_written(rig: Rig) -> None:
     bound = await rig.bind(A)
     await rig.join("m")
     await rig.start(bound, complete=False)
-    assert await push(rig, 1, [1, 2], [3]) == ("OK", 4)
-    assert await push(rig, 2, [4]) == ("OK", 5)
+    assert await push(rig, 1, [1, 2], [3]) == ("OK", False)
+    assert await push(rig, 2, [4]) == ("OK", False)
     assert (rig.values(bound, "in"), rig.ended(bound, "in")) == ([1, 2, 3, 4], "")
-    assert await push(rig, 3, close=True) == ("OK", 4)
+    assert await push(rig, 3, close=True) == ("OK", False)
     assert rig.ended(bound, "in") == "done"
     await rig.settle_all("m")
     assert (rig.values(bound, "mid"), rig.ended(bound, "mid")) == ([1, 2, 3, 4], "done")
@@ -35,12 +36,12 @@ async def test_a_number_that_comes_again_changes_nothing(rig: Rig) -> None:
     await rig.start(bound, complete=False)
     await push(rig, 1, [1])
     before = rig.snapshot()
-    assert await push(rig, 1, [1]) == ("ALREADY", 0)
+    assert await push(rig, 1, [1]) == ("ALREADY", False)
     assert rig.snapshot() == before
     await push(rig, 2, [2], close=True)
     before = rig.snapshot()
-    assert await push(rig, 2, [2], close=True) == ("ALREADY", 0)
-    assert await push(rig, 3, [3]) == ("CLOSED", 0)
+    assert await push(rig, 2, [2], close=True) == ("ALREADY", False)
+    assert await push(rig, 3, [3]) == ("CLOSED", False)
     assert rig.snapshot() == before
     assert rig.values(bound, "in") == [1, 2]
 
@@ -51,9 +52,9 @@ async def test_a_call_whose_reply_was_lost_is_known_also_after_the_run_ended(rig
     await push(rig, 1, [1])
     await rig.protocol.end("R", state="cancelled")
     before = rig.snapshot()
-    assert await push(rig, 1, [1]) == ("ALREADY", 0)
-    assert await push(rig, 2, [2]) == ("GONE", 0)
-    assert await rig.protocol.push("none", 0, writer="w", number=1, frames=[frame([1])]) == ("GONE", 0)
+    assert await push(rig, 1, [1]) == ("ALREADY", False)
+    assert await push(rig, 2, [2]) == ("GONE", False)
+    assert await rig.protocol.push("none", 0, writer="w", number=1, frames=[frame([1])]) == ("GONE", False, "")
     assert rig.snapshot() == before
 
 
@@ -84,16 +85,6 @@ async def test_places_are_right_beyond_the_first_bytes(rig: Rig) -> None:
         assert rig.run()["v:0"] == str(place + 256)
 
 
-async def test_the_reply_tells_how_full_the_tasks_are(rig: Rig) -> None:
-    bound = await rig.bind(A, Task("b", "in", "x"), Task("s", "in", "y"), s=Mode.STREAM)
-    await rig.join("m")
-    await rig.start(bound, complete=False)
-    assert await push(rig, 1, list(range(10))) == ("OK", 11)
-    (delivery,) = await rig.take("m", works=[rig.keys.work("a@1")])
-    await rig.settle("m", rig.echo(delivery))
-    assert await push(rig, 2, [1]) == ("OK", 12)
-
-
 async def test_closing_an_input_delivers_those_who_wait_for_it(rig: Rig) -> None:
     bound = await rig.bind(Task("w", ["in", "other"], "out", wait=True))
     await rig.join("m")
@@ -109,7 +100,19 @@ async def test_closing_an_input_delivers_those_who_wait_for_it(rig: Rig) -> None
 async def test_closing_an_input_without_values_ends_what_follows(rig: Rig) -> None:
     bound = await rig.bind(A, Task("b", "mid", "out"))
     await rig.start(bound, complete=False)
-    assert await push(rig, 1, close=True) == ("OK", 0)
+    assert await push(rig, 1, close=True) == ("OK", False)
     assert rig.run()["state"] == "done"
     assert [rig.ended(bound, name) for name in ("in", "mid", "out")] == ["done"] * 3
     assert rig.lasting() == []
+
+
+async def test_a_writer_of_an_earlier_run_of_the_same_id_is_refused(rig: Rig) -> None:
+    bound = await rig.bind(A)
+    await rig.join("m")
+    await rig.start(bound, complete=False)
+    first = await rig.protocol.push("R", 0, writer="w", number=1, frames=[frame([1])])
+    rig.client.delete(rig.keys.run("R"))
+    await rig.start(bound, complete=False)
+    again = await rig.protocol.push("R", 0, writer="w", number=2, frames=[frame([2])], origin=first.origin)
+    assert again.status == "GONE"
+    assert rig.run().get("v:0", "0") == "0"

@@ -256,17 +256,6 @@ async def test_values_given_back_come_as_new_deliveries_of_the_same_attempt(rig:
     assert rig.run()["state"] == "done"
 
 
-async def test_the_reply_tells_of_the_fullest_task_that_was_fed(rig: Rig) -> None:
-    bound = await rig.bind(A, B)
-    await rig.join("m")
-    await rig.start(bound, values=2)
-    first, second = await rig.take("m")
-    (settled,) = await rig.protocol.settle("m", [rig.done(first, mid=range(9))])
-    assert settled.open_values == 10  # and the input that may bring more
-    (settled,) = await rig.protocol.settle("m", [rig.done(second)])
-    assert settled.open_values == 0
-
-
 # --------------------------------------------------------------------------------------------------- facts
 
 
@@ -283,3 +272,51 @@ async def test_facts_are_kept_once_somebody_listens(rig: Rig) -> None:
     assert await rig.protocol.listen("R") == "done"
     assert await rig.protocol.listen("none") == ""
     assert rig.client.exists(rig.keys.run("none")) == 0
+
+
+# ------------------------------------------------------------------------------------------- found by the model
+
+
+async def test_an_owner_of_an_earlier_time_does_not_end_what_another_has_brought_forward(rig: Rig) -> None:
+    bound = await rig.bind(A)
+    for member in ("m", "n"):
+        await rig.join(member)
+    submission = rig.submission(bound, inputs={"in": [frame([0, 1])]})
+    await rig.protocol.submit(submission)
+    old = await rig.take_one("m")
+    # The group is lost, and with it whose the entry was.
+    rig.client.xgroup_destroy(old.work, "g")
+    await rig.join("third")
+    new = await rig.take_one("n")
+    part = Settlement(new, step=1, mark=b"1 left", done=1, outputs=[(1, frame([0]))])
+    assert await rig.settle("n", part) == [Status.OK]
+    assert await rig.settle("m", rig.echo(old)) == [Status.FENCED]
+    assert rig.values(bound, "mid") == [0]
+    rest = Settlement(new, done=1, outputs=[(1, frame([1], start=1))])
+    assert await rig.settle("n", rest) == [Status.OK]
+    assert (rig.values(bound, "mid"), rig.run()["state"]) == ([0, 1], "done")
+
+
+async def test_a_delivery_of_an_expired_run_does_not_stop_the_others_of_its_call(rig: Rig) -> None:
+    large = await rig.bind(A, B)
+    small = await rig.bind(Task("c", "in", "x"))
+    await rig.join("m")
+    await rig.start(large, values=1)
+    (first,) = await rig.take("m")
+    await rig.settle("m", rig.done(first, mid=[1]))
+    (stale,) = await rig.take("m")
+    rig.client.delete(rig.keys.run("R"))
+    await rig.start(small, values=1)
+    (fresh,) = await rig.take("m")
+    assert await rig.settle("m", rig.echo(stale), rig.echo(fresh)) == [Status.GONE, Status.OK]
+    assert rig.run()["state"] == "done"
+
+
+async def test_one_item_that_is_fenced_says_nothing_of_the_others(rig: Rig) -> None:
+    bound = await rig.bind(A)
+    await rig.join("m")
+    await rig.start(bound, values=2)
+    first, second = await rig.take("m")
+    await rig.settle("m", Settlement(first, step=1, mark=b"x"))
+    first.step = 0
+    assert await rig.settle("m", rig.echo(first), rig.echo(second)) == [Status.FENCED, Status.OK]

@@ -57,5 +57,7 @@ async def a_run_is_a_mapping_of_streams() -> None:
     run = await Supervisor.instance().start_flow(flow, {"foo": 5})
     assert_type(run, FlowRun)
     assert_type(await run.status(), RunStatus)
-    assert_type(await run.result(), dict[str, list[Any]])
+    outputs: dict[str, list[Any]] = await run.result()
+    assert_type(outputs["bar"], list[Any])
+    assert_type((await run.result()).skipped, int)
     assert_type(mapping["bar"], IO[Any])

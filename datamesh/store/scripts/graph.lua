@@ -1,149 +1,9 @@
--- graph: what every script that moves values shares; put in front of submit, push, settle, promote and end.
---
--- One table per run holds what this call has read and what it is about to change: counters are read together, changed here
--- and written together, frames for run streams are kept until it is known whether an end marker goes with the last of them.
---
--- A script that fails is not undone. So before its first write it looks at every key that it may write to: `check` fails
--- where something of another kind stands, and so does a plan that is gone. What follows cannot fail.
+-- graph: how values move; put in front of submit, push, settle, promote and end, behind state.
 --
 -- A frame on its way is {meta, lineages, values, mark}; meta is "<values> <attempt> <flags>".
 -- In a work stream:  r "<run id> <origin>", p plan digest, m "<node> <meta>", l lineages, v values, k mark (only if there is one)
 -- In a run stream:   n values, f flags, l lineages, v values; e end ("done" or a state), x failure
 -- In a backlog:      the four parts of a frame with their lengths in front
-local call = redis.call
-local WINDOW, MOVES, UNIT = 16, 500, 32
-local COUNTS = {hash = 'HLEN', list = 'LLEN', stream = 'XLEN', zset = 'ZCARD'}
-local env = {}   -- windows, due, later, news, runs, ended, waiting, plans, run_prefix, now
-
-local function now_ms()
-  local t = call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
-
-local function words(text)
-  local list = {}
-  for word in string.gmatch(text or '', '%S+') do list[#list + 1] = word end
-  return list
-end
-
-local function pack(meta, lineages, values, mark)
-  return #meta .. ' ' .. #lineages .. ' ' .. #values .. ' ' .. #mark .. '\n' .. meta .. lineages .. values .. mark
-end
-
-local function unpack4(text)
-  local a, b, c, d, at = string.match(text, '^(%d+) (%d+) (%d+) (%d+)\n()')
-  local m, l, v = at + a, at + a + b, at + a + b + c
-  return string.sub(text, at, m - 1), string.sub(text, m, l - 1), string.sub(text, l, v - 1), string.sub(text, v, v + d - 1)
-end
-
-local checked = {}   -- key -> how much it held before the first write
-local function check(kind, key)
-  if not checked[key] then checked[key] = call(COUNTS[kind], key) end
-  return checked[key]
-end
-
-local plans = {}   -- digest -> what was read of a plan, for all its runs
-local function plan_of(digest)
-  if not plans[digest] then plans[digest] = {key = env.plans .. digest, routes = {}} end
-  return plans[digest]
-end
-
-local touched, order = {}, {}
-
--- Read a run; if one knows already that it is about a node, with the open values and queued frames of that.
-local function load(run_key, node)
-  local run = touched[run_key]
-  if run then return run end
-  local h = call('HMGET', run_key, 'state', 'plan', 'level', 'listen', 'retention', 'deadline', 'origin',
-    'o:' .. (node or ''), 'q:' .. (node or ''), 'blobs')
-  run = {
-    key = run_key, id = string.sub(run_key, #env.run_prefix + 1), state = h[1], digest = h[2], level = h[3] or '',
-    listen = h[4], retention = tonumber(h[5] or 0), deadline = h[6], origin = h[7] or '', blobs = h[10],
-    plan = h[2] and plan_of(h[2]),
-    node = node, counters = {}, changed = {}, changes = {},
-    queued = {}, waiting = {}, taps = {}, tapped = {}, shut = {}, closed = {},
-  }
-  if node then run.counters['o:' .. node], run.counters['q:' .. node] = tonumber(h[8] or 0), tonumber(h[9] or 0) end
-  touched[run_key] = run
-  order[#order + 1] = run
-  return run
-end
-
--- Read counters that will be needed, at once.
-local function prefetch(run, fields)
-  local missing = {}
-  for _, field in ipairs(fields) do
-    if not run.counters[field] then missing[#missing + 1] = field end
-  end
-  if #missing == 0 or run.is_new then return end
-  for k, n in ipairs(call('HMGET', run.key, unpack(missing))) do run.counters[missing[k]] = tonumber(n or 0) end
-end
-
-local function counter(run, field)
-  if not run.counters[field] then
-    run.counters[field] = run.is_new and 0 or tonumber(call('HGET', run.key, field) or 0)
-  end
-  return run.counters[field]
-end
-
-local function put(run, field, n)
-  if not run.changed[field] then
-    run.changed[field] = true
-    run.changes[#run.changes + 1] = field
-  end
-  run.counters[field] = n
-end
-
-local function add(run, field, n)
-  n = counter(run, field) + n
-  put(run, field, n)
-  return n
-end
-
-local function event(run, kind, subject, text)
-  if run.listen then
-    call('XADD', run.key .. ':events', 'MAXLEN', '~', 10000, '*', 'kind', kind, 'subject', subject, 'text', text)
-  end
-end
-
--- Read all of a plan that is small, and of a larger one how it is as a whole; false if there is none.
-local function read_plan(plan)
-  if plan.is_known == nil then
-    local all, taps, nodes, waits = unpack(call('HMGET', plan.key, 'all', 'taps', 'nodes', 'waits'))
-    plan.is_known, plan.fields = taps and true or false, {taps = taps, nodes = nodes, waits = waits}
-    for name, text in string.gmatch(all or '', '(%S+) ([^\n]*)\n') do plan.fields[name] = text end
-  end
-  return plan.is_known
-end
-
-local function plan_field(run, field)
-  local plan = run.plan
-  if read_plan(plan) and not plan.fields[field] then plan.fields[field] = call('HGET', plan.key, field) end
-  if not plan.fields[field] then error('the plan of run ' .. run.id .. ' is gone') end
-  return plan.fields[field]
-end
-
-local function work_of(run, node)
-  return plan_field(run, 'w' .. node) .. run.level
-end
-
-local function route_of(run, stream)
-  local route = run.plan.routes[stream]
-  if route then return route end
-  route = {}
-  local list = words(plan_field(run, 's' .. stream))
-  route.tap = list[1] == '1'
-  for k = 2, #list, 2 do route[#route + 1] = {node = list[k], mode = list[k + 1]} end
-  run.plan.routes[stream] = route
-  return route
-end
-
-local windows = {}
-local function window_of(work)
-  if not windows[work] then windows[work] = tonumber(call('HGET', env.windows, work) or WINDOW) end
-  return windows[work]
-end
-
 local function queue_of(run, node)
   if not run.queued[node] then
     run.queued[node] = counter(run, 'q:' .. node)
@@ -198,6 +58,31 @@ local function check_run(run)
   run.checked = true
   check_end(run)
   for _, node in ipairs(words(plan_field(run, 'waits'))) do check_node(run, node) end
+end
+
+-- What feeds from this stream may turn out to be full.
+local function check_pressure(run, stream)
+  for _, to in ipairs(route_of(run, stream)) do
+    if to.mode == 'each' then
+      pressure_of(run, to.node)
+      counter(run, 'y:' .. to.node)
+    end
+  end
+end
+
+-- So much more will be published, by an invocation that has given `fan_out` values: the run may end for want of quota.
+local function check_quota(run, bytes, fan_out)
+  local limits = quota_of(run)
+  run.expected = (run.expected or counter(run, 'bytes')) + bytes
+  if (limits.bytes > 0 and run.expected > limits.bytes) or limits.open_values > 0
+    or (limits.fan_out > 0 and fan_out > limits.fan_out) then
+    check_end(run, true)
+  end
+end
+
+-- Somebody may have to be told that there is room again.
+local function check_room(run)
+  if counter(run, 'full') > 0 then check('stream', env.news) end
 end
 
 -- What a frame takes of the window: what waits behind it waits for its values, so they count and not it alone.
@@ -264,6 +149,7 @@ end
 local function publish(run, stream, n, flags, lineages, values)
   local route = route_of(run, stream)
   add(run, 'v:' .. stream, n)
+  add(run, 'bytes', #lineages + #values)
   if route.tap then local kept = tap(run, stream); kept[#kept + 1] = {n, flags, lineages, values} end
   for _, to in ipairs(route) do
     if to.mode == 'each' then
@@ -358,9 +244,59 @@ local function finish(run, state, failure)
   call('ZADD', env.ended, env.now + run.retention, run.id)
 end
 
+-- Tasks that a stream feeds and that are over their high mark are noted as full: who feeds them waits until they are not.
+local function note_fed(run, stream)
+  local is_full = 0
+  for _, to in ipairs(route_of(run, stream)) do
+    local marks, noted = pressure_of(run, to.node), counter(run, 'y:' .. to.node)
+    -- One of what is open is the input itself, which brings more.
+    if to.mode == 'each' and counter(run, 'o:' .. to.node) - 1 > (noted > 0 and noted - 1 or marks.high) then
+      is_full = 1
+      if noted == 0 then
+        put(run, 'y:' .. to.node, marks.low + 1)
+        add(run, 'full', 1)
+      end
+    end
+  end
+  return is_full
+end
+
+-- Tasks that have caught up are full no more; when none is, those who wait are told.
+local function make_room(run)
+  if counter(run, 'full') == 0 then return end
+  for _, field in ipairs(run.changes) do
+    local node = string.match(field, '^o:(%d+)$')
+    local low = node and counter(run, 'y:' .. node) or 0
+    if low > 0 and run.counters[field] <= low then
+      put(run, 'y:' .. node, 0)
+      add(run, 'full', -1)
+      call('XADD', env.news, 'MAXLEN', '~', 1000, '*', 'kind', 'room', 'run', run.id)
+      call('PEXPIRE', env.news, 3600000)
+    end
+  end
+end
+
+-- The run has more than it may have: it fails, and its readers are told of what.
+local function enforce(run)
+  local limits, over, found = quota_of(run), nil, 0
+  if limits.bytes > 0 and counter(run, 'bytes') > limits.bytes then over, found = 'bytes', counter(run, 'bytes') end
+  if limits.fan_out > 0 and (run.fan_out or 0) > limits.fan_out then over, found = 'fan_out', run.fan_out end
+  for _, field in ipairs(limits.open_values > 0 and run.changes or {}) do
+    if string.sub(field, 1, 2) == 'o:' and run.counters[field] > limits.open_values then
+      over, found = 'open_values', run.counters[field]
+    end
+  end
+  if over and not run.ending then
+    run.ending = 'failed'
+    run.failure = 'quota ' .. over .. ' ' .. string.format('%d', limits[over]) .. ' ' .. string.format('%d', found)
+  end
+end
+
 -- Write what this call has changed of a run. Every check was made before.
 local function commit(run)
   local done, list = {}, {}
+  enforce(run)
+  make_room(run)
   for _, field in ipairs(run.changes) do
     if run.counters[field] == 0 and string.sub(field, 1, 2) == 'o:' then done[#done + 1] = string.sub(field, 3) end
   end

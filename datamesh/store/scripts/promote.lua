@@ -1,4 +1,4 @@
--- promote: deliver what has become due, at most 100 things: retries, and deadlines of runs.
+-- promote: deliver what has become due, at most 100 things: retries, what was put off, and deadlines of runs.
 --
 -- Guarantee: each is delivered once; what belongs to a run that is over is dropped. Runs also when memory is out.
 --
@@ -8,10 +8,24 @@
 env = {windows = KEYS[1], due = KEYS[2], later = KEYS[3], news = KEYS[4], runs = KEYS[5], ended = KEYS[6],
        waiting = KEYS[7], plans = ARGV[1], run_prefix = ARGV[2], now = now_ms()}
 
+local parked = {}   -- work stream, fields of an entry
+
+local function read_parked(work, text)
+  local fields, at = {}, 1
+  while at <= #text do
+    local size, first = string.match(text, '^(%d+) ()', at)
+    fields[#fields + 1] = string.sub(text, first, first + size - 1)
+    at = first + size
+  end
+  check('stream', work)
+  if #fields > 0 and #fields % 2 == 0 then parked[#parked + 1] = {work = work, fields = fields} end
+end
+
 -- Read what is due under a name, and look at all that it may write to. Only a retry is returned.
 local function read_due(name)
   local kind, id, node, origin, frame = string.match(call('HGET', env.later, name) or '', '^(%S+) (%S+) (%S+) (%S*)\n(.*)$')
   if not kind then return end
+  if kind == 'parked' then return read_parked(id, frame) end
   local run = load(env.run_prefix .. id)
   if run.origin ~= origin then return end
   if kind == 'deadline' and (run.state == 'open' or run.state == 'waiting') then
@@ -31,6 +45,7 @@ for _, name in ipairs(names) do
   call('ZREM', env.due, name)
   call('HDEL', env.later, name)
 end
+for _, entry in ipairs(parked) do call('XADD', entry.work, '*', unpack(entry.fields)) end
 for _, retry in ipairs(retries) do
   add(retry.run, 'r:' .. retry.node, -1)
   put_first(retry.run, retry.node, {{unpack4(retry.frame)}})

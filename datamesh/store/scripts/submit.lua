@@ -4,7 +4,7 @@
 --
 -- KEYS  run, plan, windows, due, later, news, runs, ended, waiting
 -- ARGV  plan prefix, run prefix, run id, digest, retention in ms, level, deadline in ms from now (0: none),
---         origin (a token of the caller, so that its own repetition is told from somebody else's run),
+--         origin (a token of the caller, so that its own repetition is told from somebody else's run), quota,
 --         number of run fields, then each: field, value
 --         number of staged,     then each: kind (s or b), index, staged key, values, frames
 --         number of frames,     then each: stream, values, flags, lineages, values
@@ -22,7 +22,7 @@ end
 local plan = plan_of(ARGV[4])
 if not read_plan(plan) then return {'NOPLAN'} end
 
-local at = 9
+local at = 10
 local function rows(width)
   local n, first = tonumber(ARGV[at]), at + 1
   at = first + n * width
@@ -42,9 +42,12 @@ for k = frame1, frame2, 5 do
   if ARGV[k + 2] == 'b' and not large then return {'GONE'} end
 end
 run.state, run.digest, run.level, run.retention, run.origin = 'open', ARGV[4], ARGV[6], tonumber(ARGV[5]), ARGV[8]
-run.plan, run.is_new, run.blobs = plan, true, large
+run.plan, run.is_new, run.blobs, run.quota = plan, true, large, ARGV[9]
 check_run(run)
-for k = frame1, frame2, 5 do check_stream(run, ARGV[k]) end
+for k = frame1, frame2, 5 do
+  check_stream(run, ARGV[k])
+  check_quota(run, #ARGV[k + 3] + #ARGV[k + 4], 0)
+end
 for k = input1, input2 do check_stream(run, ARGV[k]) end
 for k = staged1, staged2, 5 do
   if ARGV[k] == 'b' then check_node(run, ARGV[k + 1]) end
@@ -55,8 +58,12 @@ check('zset', env.runs)
 check('hash', env.waiting)
 
 call('HSET', run_key, 'state', 'open', 'plan', ARGV[4], 'level', ARGV[6], 'retention', ARGV[5], 'origin', ARGV[8],
-  'started', env.now)
-for k = field1, field2, 2 do put(run, ARGV[k], tonumber(ARGV[k + 1])) end
+  'started', env.now, 'quota', ARGV[9])
+for k = field1, field2, 2 do
+  -- What was counted while it waited for its tasks stays counted.
+  local before = ARGV[k] == 'bytes' and counter(run, 'bytes') or 0
+  put(run, ARGV[k], before + tonumber(ARGV[k + 1]))
+end
 if large then
   call('PERSIST', run_key .. ':blobs')
   call('HSET', run_key, 'blobs', 1)
