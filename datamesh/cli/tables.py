@@ -20,7 +20,7 @@ _COLORS = {
     RunState.TIMEOUT: "red",
 }
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
-_COUNTS = ("open", "done", "failed", "skipped", "dead", "retrying", "queued", "backlog")
+_COUNTS = ("open", "done", "failed", "skipped", "dead", "cancelled", "retrying", "queued", "backlog")
 
 
 def print_runs(runs: Sequence[RunSummary], *, now: float) -> None:
@@ -83,9 +83,13 @@ def console(*, width: int = 200) -> Console:
 
 
 def _tasks(tasks: Iterable[TaskStatus]) -> Table:
-    rows = table("task", *(f">{name}" for name in _COUNTS))
+    rows = table("task", *(f">{name}" for name in _COUNTS), ">high", ">low", "")
     for task in tasks:
-        rows.add_row(task.task, *(f"{getattr(task, name):,}" for name in _COUNTS))
+        # Who feeds a task that is full waits until it is down at its low mark.
+        full = Text("full", style="yellow") if task.full else ""
+        rows.add_row(
+            task.task, *(f"{getattr(task, name):,}" for name in _COUNTS), f"{task.high:,}", f"{task.low:,}", full
+        )
     return rows
 
 

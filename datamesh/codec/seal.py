@@ -38,6 +38,11 @@ class Sealing(Protocol):
         """How many bytes it adds."""
         ...
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Names of its keys, safe to show."""
+        ...
+
     def seal(self, payload: bytes, *context: Fact) -> bytes:
         """Return `payload` with its seal.
 
@@ -116,6 +121,7 @@ class NoSeal:
     """What a mesh without keys uses: bytes go through as they are."""
 
     size_bytes = 0
+    key_ids: tuple[str, ...] = ()
 
     def seal(self, payload: bytes, *context: Fact) -> bytes:
         return payload

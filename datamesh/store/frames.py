@@ -38,6 +38,7 @@ class Status(StrEnum):
     ALREADY = "ALREADY"
     FENCED = "FENCED"
     GONE = "GONE"
+    UNKNOWN = "UNKNOWN"
 
 
 @dataclass(slots=True)
@@ -165,7 +166,8 @@ def _read(work: str, entry_id: bytes, named: Mapping[bytes, bytes]) -> Delivery:
     node, count, attempt, flags = named[b"m"].decode().split(" ")
     run_id, _, origin = named[b"r"].decode().partition(" ")
     frame = Frame(int(count), flags, named[b"l"], named[b"v"])
-    if not is_name(run_id) or int(node) < 0 or int(attempt) < 1 or not 0 <= frame.count <= MOST_VALUES:
+    makes_sense = is_name(run_id) and flags in (PLAIN, WITH_BLOBS) and int(node) >= 0 and int(attempt) >= 1
+    if not makes_sense or not 0 <= frame.count <= MOST_VALUES:
         raise ValueError(f"the head {named[b'r'][:80]!r}, {named[b'm'][:80]!r} makes no sense")
     mark = named.get(b"k", b"")
     return Delivery(

@@ -30,7 +30,7 @@ and on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and
     └── run:<id>:t:<token>:...  inputs being brought in           stage                      a minute, or renamed
 
     {mesh}:
-    ├── mesh               hash  protocol, least, shards          the first to come          stays
+    ├── mesh               hash  protocol, least, shards, signed  the first to come          stays
     └── task:<ref>         string  contract of a task             announce                   30 days after the last
 
 The scripts build some names by themselves, all owned by a run: its key followed by `:s:<j>`, `:b:<i>`, `:w:<k>` and the

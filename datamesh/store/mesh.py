@@ -7,6 +7,7 @@ version, of the one before and of the one after, unless `least` has gone past it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datamesh.errors import ProtocolMismatchError
@@ -15,6 +16,7 @@ from datamesh.store.protocol import ShardProtocol
 
 PROTOCOL = 1
 """The version that this program writes in a new mesh."""
+_KEYS_KEPT = 8
 _FIX = "Upgrade the older side one version at a time, or use another `mesh=`"
 
 
@@ -33,7 +35,9 @@ class MeshSettings:
     shards: int
 
 
-async def agree(protocol: ShardProtocol, keys: MeshKeys, *, shards: int, where: str) -> MeshSettings:
+async def agree(
+    protocol: ShardProtocol, keys: MeshKeys, *, shards: int, where: str, key_ids: Sequence[str] = ()
+) -> MeshSettings:  # fmt: skip
     """Read the settings of a mesh; the first to come writes them.
 
     Args:
@@ -41,9 +45,10 @@ async def agree(protocol: ShardProtocol, keys: MeshKeys, *, shards: int, where: 
         keys: Of the mesh.
         shards: How many a new mesh gets.
         where: The mesh, for errors.
+        key_ids: Names of the keys that this program signs with, none if it does not.
 
     Raises:
-        ProtocolMismatchError: This program is too old or too new for the mesh.
+        ProtocolMismatchError: This program is too old or too new for the mesh, or does not sign as the others do.
         StoreError: The store cannot be reached, or refuses us.
     """
     found = await protocol.command("HMGET", keys.settings, "protocol", "least", "shards")
@@ -62,7 +67,29 @@ async def agree(protocol: ShardProtocol, keys: MeshKeys, *, shards: int, where: 
             expected=f"one that works with version {PROTOCOL}",
             fix=_FIX,
         )
+    await _agree_on_keys(protocol, keys, where, list(key_ids))
     return settings
+
+
+async def _agree_on_keys(protocol: ShardProtocol, keys: MeshKeys, where: str, own: list[str]) -> None:
+    """What is signed with other keys, or not at all, would be buried by whoever takes it, one value after another."""
+    found = await protocol.command("HGET", keys.settings, "signed")
+    if found is None:
+        await protocol.command("HSETNX", keys.settings, "signed", " ".join(own))
+        found = await protocol.command("HGET", keys.settings, "signed")
+    known = (found or b"").decode().split()
+    if not own and not known:
+        return
+    if not set(own) & set(known):
+        raise ProtocolMismatchError(
+            where=where,
+            found=f"values signed with {', '.join(known)}" if known else "values that are not signed",
+            expected=f"values signed with {', '.join(own)}" if own else "values that are not signed",
+            fix="Give all services a key in common in `signing_keys=`, or use another `mesh=`",
+        )
+    if own[0] not in known:
+        # The latest are enough: a key that nobody uses any more is forgotten in the end.
+        await protocol.command("HSET", keys.settings, "signed", " ".join([*known, own[0]][-_KEYS_KEPT:]))
 
 
 def _least_with(version: int) -> int:

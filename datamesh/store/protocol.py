@@ -29,6 +29,13 @@ _TRANSIENT = frozenset(
 _MOVED = frozenset({"MOVED", "ASK", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"})
 """What says that another server is in charge now."""
 _STATUS = {status.value.encode(): status for status in Status}
+_START_IT = "Start it, or set DATAMESH_URL, `url=` or `client=` to another Redis"
+_FIXES = {
+    "OOM": "Raise its `maxmemory`, or let runs end: what is under way goes on to its end and frees some",
+    "NOREPLICAS": "Bring its replicas back, or lower `min-replicas-to-write`",
+    "READONLY": "It is a replica: name the primary, or the sentinels (redis+sentinel://)",
+    "LOADING": "Wait until it has read its data",
+}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 DEFAULT_PATIENCE = 10.0
 """Seconds that a call goes on trying before it raises."""
@@ -300,11 +307,8 @@ class ShardProtocol:
                 elif error.code not in _TRANSIENT:
                     raise self._refused(error) from error
             if until is not None and time.monotonic() + pause > until:
-                raise StoreUnavailableError(
-                    where=str(self._endpoint),
-                    problem=str(problem),
-                    fix="Start it, or set DATAMESH_URL, `url=` or `client=` to another Redis",
-                ) from problem
+                fix = _FIXES.get(getattr(problem, "code", ""), _START_IT)
+                raise StoreUnavailableError(where=str(self._endpoint), problem=str(problem), fix=fix) from problem
             await asyncio.sleep(pause * (0.5 + random.random()))
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -48,6 +48,7 @@ class Seals:
     def __init__(self, sealing: Sealing) -> None:
         self._sealing = sealing
         self.is_on = not isinstance(sealing, NoSeal)
+        self.key_ids = sealing.key_ids
 
     # ------------------------------------------------------------------------------------------------- frames
 

@@ -103,17 +103,18 @@ class Store:
             StoreUnavailableError: A server cannot be reached, refuses us, or evicts keys.
             ProtocolMismatchError: The mesh there speaks another protocol.
         """
-        keys = MeshKeys(mesh)
+        keys, seals = MeshKeys(mesh), Seals(sealing_of(signing_keys))
         first = ShardProtocol(ShardKeys(mesh, 0), endpoint.link(keys.settings), endpoint, patience=0.0)
         # Once it is there and lets us in, a lost connection is worth another try.
         patient = ShardProtocol(ShardKeys(mesh, 0), first.link, endpoint)
         try:
             await _greet(first, endpoint)
-            settings = await agree(patient, keys, shards=endpoint.shards, where=f"mesh {mesh!r} at {endpoint}")
+            settings = await agree(
+                patient, keys, shards=endpoint.shards, where=f"mesh {mesh!r} at {endpoint}", key_ids=seals.key_ids
+            )
         except BaseException:
             await first.link.close()
             raise
-        seals = Seals(sealing_of(signing_keys))
         shards = tuple(ShardStore.of(mesh, index, endpoint, seals) for index in range(settings.shards))
         store = cls(mesh, endpoint, shards, Contracts(keys, patient), settings, patient)
         try:
@@ -152,7 +153,8 @@ class Store:
         self._loss.clear()
         where = f"mesh {self.mesh!r} at {self.endpoint}"
         try:
-            await agree(self._protocol, MeshKeys(self.mesh), shards=len(self.shards), where=where)
+            key_ids = self.shards[0].seals.key_ids
+            await agree(self._protocol, MeshKeys(self.mesh), shards=len(self.shards), where=where, key_ids=key_ids)
             if self.on_loss is not None:
                 await self.on_loss()
         except DatameshError as error:

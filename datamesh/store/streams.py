@@ -16,6 +16,7 @@ from datamesh.errors import (
     FlowTimeoutError,
     QuotaExceededError,
     ReadOnlyIOError,
+    StoreError,
     TamperedDataError,
     UnknownRunError,
 )
@@ -197,6 +198,8 @@ class InputWriter:
         self._codec = codec
         self._writer = secrets.token_hex(6)
         self._origin = ""
+        self._unfinished: tuple[Sequence[Frame], bool] | None = None
+        """A call whose outcome is not known, because the store did not answer in time."""
         self._number = 0
         self._lock = asyncio.Lock()
 
@@ -215,26 +218,44 @@ class InputWriter:
 
     async def _push(self, frames: Sequence[Frame], *, close: bool = False) -> None:
         async with self._lock:
-            self._number += 1
-            status, is_full = "WAITING", False
-            pause = _FIRST_PAUSE
-            while status == "WAITING":
-                status, is_full, self._origin = await self._protocol.push(
-                    self._run_id, self._index, writer=self._writer, number=self._number, frames=frames, close=close,
-                    origin=self._origin,
-                )  # fmt: skip
-                if status == "WAITING":
-                    # The run starts when somebody announces its tasks; that may take days.
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, 1.0)
-            if is_full and not close:
-                await self._room.wait(self._run_id)
+            if self._unfinished not in (None, (frames, close)):
+                # Nobody knows whether it was written; under its own number it is so once.
+                await self._send(*self._unfinished)
+            status = await self._send(frames, close)
         if status in ("OK", "ALREADY") or close:
             return
         if status == "GONE":
             await self._raise_quota()
         reason = "it is complete" if status == "CLOSED" else "the run is over"
         raise ReadOnlyIOError(stream=self._name, reason=reason)
+
+    async def _send(self, frames: Sequence[Frame], close: bool) -> str:
+        """Make a call, or repeat the one whose outcome is not known."""
+        if self._unfinished is None:
+            self._number += 1
+        self._unfinished = (frames, close)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                pushed = await self._protocol.push(
+                    self._run_id, self._index, writer=self._writer, number=self._number, frames=frames, close=close,
+                    origin=self._origin,
+                )  # fmt: skip
+            except StoreError:
+                raise
+            except BaseException:
+                self._unfinished = None
+                raise
+            self._origin = pushed.origin
+            if pushed.status != "WAITING":
+                break
+            # The run starts when somebody announces its tasks; that may take days.
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+        self._unfinished = None
+        if pushed.is_full and not close:
+            await self._room.wait(self._run_id)
+        return pushed.status
 
     async def _raise_quota(self) -> None:
         failure = await self._protocol.command("HGET", self._protocol.keys.run(self._run_id), "failure")

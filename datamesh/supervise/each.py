@@ -74,6 +74,7 @@ class EachRun(DeliveryRun):
         (self._parameter, codec), *_ = self.served.inputs.items()
         frame = self.delivery.frame
         blobs: Mapping[str, bytes] = {}
+        self._values = []
         try:
             blobs = await self.sending.patiently(lambda: fetch_blobs(self._protocol, self.delivery.run_id, frame))
             self._values = codec.values(frame.values, blobs)

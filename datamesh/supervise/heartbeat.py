@@ -37,6 +37,7 @@ class Heartbeat:
         self._endpoint = endpoint
         self._lease_ms = lease_ms
         self._heard = heard
+        self._told = 0.0
         self._members: dict[int, str] = {}
         self._stopping: asyncio.Event | None = None
         self._is_stopped = False
@@ -91,7 +92,7 @@ class Heartbeat:
             self._problem = error
 
     async def _beat_until_stopped(self) -> None:
-        endpoint = self._endpoint()
+        self._own_endpoint = endpoint = self._endpoint()
         shards = [
             ShardProtocol(k, endpoint.link(k.prefix), endpoint, patience=self._lease_ms / 2000) for k in self._keys
         ]
@@ -125,8 +126,11 @@ class Heartbeat:
             async with asyncio.timeout(self._lease_ms / 2000):
                 beat = await shard.beat(member, lease_ms=self._lease_ms)
         except TimeoutError:
-            # A connection that is half open would say nothing for longer than the lease lasts.
+            # A connection that is half open would say nothing for longer than the lease lasts, nor would a new one to
+            # the same server: another may be in its place.
             await shard.link.close()
+            with contextlib.suppress(DatameshError, OSError):
+                await self._own_endpoint.moved()
             self._missed(index, StoreUnavailableError(where=f"shard {index}", problem="no answer", fix="Look at Redis"))
             return False
         except (DatameshError, OSError) as error:
@@ -137,7 +141,10 @@ class Heartbeat:
 
     def _missed(self, index: int, error: Exception) -> None:
         self.pulse.failed(error)
-        _log.warning("no heartbeat in shard %d: %s", index, error)
+        now = time.monotonic()
+        if now - self._told > self._lease_ms / 1000:
+            self._told = now
+            _log.warning("no heartbeat in shard %d: %s", index, error)
 
     def _tell(self, index: int, member: str, beat: Beat) -> None:
         assert self._loop is not None

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable
 
 from datamesh.errors import StoreError
-from datamesh.store.frames import Settlement, Status
+from datamesh.store.frames import Delivery, Settlement, Status
 from datamesh.store.link import LinkLost, ReplyError
 from datamesh.store.protocol import Settled, ShardProtocol
+from datamesh.supervise.discarding import discard
 from datamesh.supervise.health import Pulse
 from datamesh.supervise.loop import problem_of
 
@@ -108,9 +109,17 @@ class Settler:
             await self._isolate(member, batch, error)
             return
         for item, result in zip(batch, results, strict=True):
+            if result.status is Status.UNKNOWN:
+                await self._bury(member, item[1].delivery)
+                result = Settled(Status.GONE)
             _answer(item, result)
         if any(result.status is Status.FENCED for result in results):
             self._fenced(member)
+
+    async def _bury(self, member: str, delivery: Delivery) -> None:
+        """What belongs to no run is not dropped without a trace."""
+        problem = f"run {delivery.run_id!r} is not known, or not any more"
+        await discard(self._protocol, member, delivery, problem, again_ms=0)
 
     async def _patiently(self, member: str, settlements: list[Settlement]) -> list[Settled]:
         """What is done is kept until the store is back, or until we are fenced: given up, it would belong to nobody."""

@@ -306,8 +306,31 @@ async def test_lineages_that_cannot_be_read_fail_the_values_and_block_nobody(pla
         run = await supervisor.start_flow(flow, open_inputs=True)
         fields: dict[Any, Any] = server.client.hgetall(f"{prefix}:run:{run.id}")
         entry: dict[Any, Any] = {"r": b"%s %s" % (run.id.encode(), fields[b"origin"]), "p": fields[b"plan"]}
-        server.client.xadd(f"{prefix}:work:twice@1", {**entry, "m": "0 3 1 -", "l": b"\xc1\xc1", "v": b"\x93\x01\x02\x03"})
+        server.client.xadd(
+            f"{prefix}:work:twice@1", {**entry, "m": "0 3 1 -", "l": b"\xc1\xc1", "v": b"\x93\x01\x02\x03"}
+        )
         assert (await run.wait()).state == "failed"
         # It goes on with what comes next.
         last = await supervisor.start_flow(flow, {"n": 4})
         assert await last["m"].collect() == [4, 4]
+
+
+@pytest.mark.parametrize("values", [b"\xc1", b"\x93\x01", b""], ids=["no values", "cut", "nothing"])
+@pytest.mark.parametrize("flags", ["-", "b"])
+async def test_values_that_cannot_be_read_fail_the_run_with_the_reason(
+    place: Place, server: Server, values: bytes, flags: str
+) -> None:
+    @task(outputs="m")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    flow = Flow.from_tasks(double).resolve()
+    prefix = f"{{{place.mesh}:0}}"
+    async with place.supervisor() as supervisor, asyncio.timeout(PATIENCE):
+        run = await supervisor.start_flow(flow, open_inputs=True)
+        fields: dict[Any, Any] = server.client.hgetall(f"{prefix}:run:{run.id}")
+        entry: dict[Any, Any] = {"r": b"%s %s" % (run.id.encode(), fields[b"origin"]), "p": fields[b"plan"]}
+        entry |= {"m": f"0 3 1 {flags}", "l": b"\x91\x92\x00\x03", "v": values}
+        server.client.xadd(f"{prefix}:work:double@1", entry)
+        status = await run.wait()
+        assert (status.state, "TamperedDataError" in status.error) == ("failed", True)

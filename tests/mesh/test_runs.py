@@ -15,6 +15,7 @@ from datamesh import (
     FlowTimeoutError,
     InvalidValueError,
     ReadOnlyIOError,
+    StoreUnavailableError,
     Supervisor,
     Task,
     UnknownRunError,
@@ -22,6 +23,7 @@ from datamesh import (
 )
 from tests.mesh.places import PATIENCE, Place, running, until
 from tests.mesh.services.numbers import count, slow_square
+from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -332,3 +334,26 @@ async def test_in_memory() -> None:
     async with Supervisor(url="memory://") as supervisor, asyncio.timeout(PATIENCE):
         run = await supervisor.start_flow(Flow.from_tasks(upto, add).resolve(), {"n": 10}, all_outputs=True)
         assert await run.result() == {"n": [10], "a": list(range(10)), "total": [45]}
+
+
+async def test_a_write_that_redis_did_not_answer_may_be_repeated(place: Place, server: Server) -> None:
+    @task(outputs="twice")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    async with place.supervisor() as supervisor, asyncio.timeout(PATIENCE):
+        run = await supervisor.start_flow(Flow.from_tasks(double).resolve(), open_inputs=True)
+        await run.inputs["n"].write(1)
+        shard = (await supervisor.session()).shard_of(run.id)
+        shard.protocol._patience = 0.1
+        # What is refused for want of memory is not written, and what was written is not again.
+        server.client.config_set("maxmemory", 1)
+        try:
+            for value in (2, 2, 3):
+                with pytest.raises(StoreUnavailableError, match="maxmemory"):
+                    await run.inputs["n"].write(value)
+        finally:
+            server.client.config_set("maxmemory", 0)
+        await run.inputs["n"].write(3)
+        await run.inputs["n"].complete()
+        assert sorted(await run["twice"].collect()) == [2, 4, 6]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from datamesh import (
     DatameshError,
     Flow,
     IOVal,
+    ProtocolMismatchError,
     Secret,
     StoreUnavailableError,
     Supervisor,
@@ -287,13 +288,24 @@ async def test_services_with_a_key_in_common_work_together(place: Place, writes:
 
 @signed
 @pytest.mark.parametrize("keys", [[FOREIGN], []], ids=["another key", "no key"])
-async def test_what_was_signed_with_another_key_is_buried_and_not_run(place: Place, keys: list[str]) -> None:
+async def test_who_does_not_sign_as_the_others_do_is_refused(place: Place, keys: list[str]) -> None:
+    async with place.supervisor(tasks=[], signing_keys=[KEY]), asyncio.timeout(PATIENCE):
+        with pytest.raises(ProtocolMismatchError, match="a key in common in `signing_keys=`"):
+            await place.supervisor(tasks=[], signing_keys=keys).session()
+
+
+@signed
+@pytest.mark.parametrize("keys", [[FOREIGN], []], ids=["another key", "no key"])
+async def test_what_was_signed_with_another_key_is_buried_and_not_run(
+    place: Place, server: Server, keys: list[str]
+) -> None:  # fmt: skip
     flow = implement()
-    async with (
-        place.supervisor(tasks=[double, keep], signing_keys=[KEY]) as service,
-        place.supervisor(tasks=[], signing_keys=keys) as stranger,
-        asyncio.timeout(PATIENCE),
-    ):
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(place.supervisor(tasks=[double, keep], signing_keys=[KEY]))
+        # Somebody who writes without having been let in.
+        server.client.hdel(f"{{{place.mesh}}}:mesh", "signed")
+        stranger = await stack.enter_async_context(place.supervisor(tasks=[], signing_keys=keys))
+        await stack.enter_async_context(asyncio.timeout(PATIENCE))
         run = await stranger.start_flow(flow, {"number": 1})
         await until(lambda: _has_letter(service))
         (letter,) = await service.dead.list()

@@ -275,7 +275,7 @@ def _settle(world: World, holder: str, *, by: str | None = None) -> bool:
 def _learn(world: World, holder: str, key: tuple[str, str], item: Settlement, status: Status) -> None:
     """An owner knows of what it was told; one that was fenced goes on as if it had heard nothing."""
     held = world.beliefs[holder]
-    if status is Status.FENCED:
+    if status in (Status.FENCED, Status.UNKNOWN):
         return
     if not item.step or status is Status.GONE:
         del held[key]

@@ -129,6 +129,8 @@ class Shard:
             return Status.OK
         if entry is None or entry.holder is None:
             return Status.ALREADY
+        if item.delivery.run_id not in self.runs:
+            return Status.UNKNOWN
         if is_alive and kept != last:
             return Status.FENCED
         del self.entries[key]

@@ -171,15 +171,17 @@ async def test_what_belongs_to_a_run_that_is_over_is_dropped(rig: Rig) -> None:
     assert rig.snapshot() == after
 
 
-async def test_what_belongs_to_a_forgotten_run_is_dropped_and_makes_no_key(rig: Rig) -> None:
+async def test_what_belongs_to_a_forgotten_run_makes_no_key_and_stays_to_be_buried(rig: Rig) -> None:
     bound = await rig.bind(A)
     await rig.join("m")
     await rig.start(bound, values=1)
     delivery = await rig.take_one("m")
     rig.client.delete(*[key for key in rig.client.scan_iter() if b":run:R" in key])
-    assert await rig.settle("m", rig.done(delivery, mid=[1])) == [GONE]
-    assert not [key for key in rig.client.scan_iter() if b":run:R" in key]
-    assert rig.queued(bound, "a") == 0
+    before = rig.snapshot()
+    assert await rig.settle("m", rig.done(delivery, mid=[1])) == [Status.UNKNOWN]
+    assert rig.snapshot() == before
+    assert await rig.protocol.discard("m", delivery, "its run is not known") is OK
+    assert (rig.queued(bound, "a"), rig.client.xlen(rig.keys.dead)) == (0, 1)
 
 
 async def test_a_delivery_of_an_earlier_run_of_the_same_id_does_not_touch_the_new_one(rig: Rig) -> None:

@@ -44,7 +44,8 @@ def test_a_run_is_one_line_and_its_id_is_never_cut(capsys: pytest.CaptureFixture
 
 
 def test_a_status_tells_counts_missing_tasks_and_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    task = TaskStatus("split", 3, 7, failed=1, skipped=2, dead=4, retrying=5, queued=6, backlog=8)
+    task = TaskStatus("split", 3, 7, failed=1, skipped=2, dead=4, retrying=5, queued=6, backlog=8, cancelled=9)
+    task = dataclasses.replace(task, full=True, high=10_000, low=5_000)
     streams = {"passage": StreamStatus("passage", 1234, False), "path": StreamStatus("path", 2, True)}
     status = RunStatus("r1", "docs", RunState.OPEN, ("split@1",), {"split": task}, streams, 10.0, None, "it broke [x]")
     print_status(status, now=12.0)
@@ -54,7 +55,7 @@ def test_a_status_tells_counts_missing_tasks_and_the_error(capsys: pytest.Captur
     assert "waits for a service that implements split@1" in text
     assert "it broke [x]" in text
     rows = [line.split() for line in text.splitlines()]
-    assert ["split", "3", "7", "1", "2", "4", "5", "6", "8"] in rows
+    assert ["split", "3", "7", "1", "2", "4", "9", "5", "6", "8", "10,000", "5,000", "full"] in rows
     assert ["passage", "1,234", "open"] in rows
     assert ["path", "2", "closed"] in rows
 

@@ -17,7 +17,8 @@
 --       was published with them: the owner is FENCED, and its successor repeats from what the store knows.
 --       The origin tells this run from an earlier one of the same id, whose deliveries may still be met.
 --       An advance that feeds a task over its high mark is told that it is full: go on when the news say that there is room.
--- Returns  FENCED, or for each item: status (OK, ALREADY, GONE, FENCED), whether a task that it fed is full (1 or 0)
+-- Returns  FENCED, or for each item: status (OK, ALREADY, GONE, FENCED, UNKNOWN: there is no such run, and the entry
+--          stays, to be buried), whether a task that it fed is full (1 or 0)
 if not call('ZSCORE', KEYS[1], ARGV[1]) then return {'FENCED'} end
 env = {windows = KEYS[2], pressure = KEYS[3], due = KEYS[5], later = KEYS[6], news = KEYS[8], runs = KEYS[9],
        ended = KEYS[10], plans = ARGV[2], run_prefix = ARGV[3], now = now_ms()}
@@ -99,6 +100,7 @@ local function admit(item)
   local alive = run.state == 'open' and run.origin == item.origin
   local kept = tonumber(string.match(call('HGET', marks, field) or '0', '^%d+'))
   if item.step == 0 then
+    if not run.state and is_held(item) then return 'UNKNOWN' end
     if alive and kept ~= tonumber(item.last) and is_held(item) then return 'FENCED' end
     if call('XACK', item.work, 'g', item.id) == 0 then return 'ALREADY' end
     call('XDEL', item.work, item.id)
