@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -22,19 +23,23 @@ class Service:
         url: Of its Redis.
         tasks: Names in `flows.py`.
         module: What the process runs.
-        settings: Options of its supervisor.
+        folder: In which it runs; the one of the tests if left out.
+        settings: Options of its supervisor, and what `service.py` is asked for (`test_ledger=`, ...).
     """
 
     def __init__(
-        self, url: str, *tasks: str, module: str = "tests.faults.service", **settings: str | float | int
-    ) -> None:
+        self, url: str, *tasks: str, module: str = "tests.faults.service", folder: str | None = None,
+        **settings: str | float | int,
+    ) -> None:  # fmt: skip
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DATAMESH_")}
         options = {"url": url, "lease": 1.0} | settings
         environment |= {f"DATAMESH_{name.upper()}": str(value) for name, value in options.items()}
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self._is_ready = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *tasks], env=environment, stdout=subprocess.PIPE, stderr=self._log
-        )
+            [sys.executable, "-m", module, *tasks],
+            env=environment, stdout=subprocess.PIPE, stderr=self._log, cwd=folder,
+        )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -44,6 +49,15 @@ class Service:
     def returncode(self) -> int | None:
         """How the process ended; None while it lives."""
         return self._process.poll()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said that it works, and has not ended since."""
+        if not self._is_ready and self.returncode is None:
+            assert self._process.stdout is not None
+            readable, _, _ = select.select([self._process.stdout], [], [], 0)
+            self._is_ready = bool(readable) and self._process.stdout.readline().strip() == b"ready"
+        return self._is_ready and self.returncode is None
 
     def wait_for_line(self, seconds: float = READY_SECONDS) -> str:
         """Return the next line that the process prints."""
@@ -56,6 +70,7 @@ class Service:
     def wait_until_ready(self) -> Self:
         """Wait until it takes work."""
         assert self.wait_for_line() == "ready"
+        self._is_ready = True
         return self
 
     def log(self) -> str:
@@ -67,6 +82,19 @@ class Service:
         """End it without any chance to tidy up."""
         self._process.kill()
         self._process.wait(10)
+
+    def terminate(self) -> None:
+        """Ask it to end in good order."""
+        self._process.terminate()
+
+    def tell(self) -> str:
+        """Have it write where its threads and tasks stand, and return its log."""
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.5)
+        return self.log()
 
     def stop(self) -> None:
         """Take the processor away from it."""
@@ -97,7 +125,7 @@ def services(
     started: list[Service] = []
     try:
         for _ in range(count):
-            started.append(Service(url, *tasks, module=module, **settings))
+            started.append(Service(url, *tasks, module=module, folder=None, **settings))
         yield [service.wait_until_ready() for service in started]
     finally:
         for service in started:

@@ -14,6 +14,7 @@ import redis.connection
 from anyio.from_thread import start_blocking_portal
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Pair = tuple[asyncio.StreamWriter, asyncio.StreamWriter]
 
 
 class LossyProxy:
@@ -50,6 +51,11 @@ class LossyProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def cut(self) -> None:
+        """Cut all connections that there are now."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
     def _next(self) -> int:
         return 1 + int(self._random.expovariate(1 / self._mean))
 
@@ -72,13 +78,15 @@ class LossyProxy:
         self,
         source: asyncio.StreamReader,
         target: asyncio.StreamWriter,
-        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        pair: Pair,
         *,
         loses: bool,
     ) -> None:
         try:
             while packet := await source.read(1 << 16):
-                if loses and self._is_lost():
+                if not loses:
+                    self._saw(packet, pair)
+                elif self._is_lost(pair):
                     break
                 target.write(packet)
                 await target.drain()
@@ -89,13 +97,47 @@ class LossyProxy:
                 self._writers.discard(writer)
                 writer.transport.abort()
 
-    def _is_lost(self) -> bool:
+    def _saw(self, packet: bytes, pair: Pair) -> None:
+        """A packet is on its way to the server."""
+
+    def _is_lost(self, pair: Pair) -> bool:
+        """Whether a packet from the server is lost, and the connection with it."""
         if not self.is_lossy:
             return False
         self._left -= 1
         if self._left > 0:
             return False
         self._left = self._next()
+        self.losses += 1
+        return True
+
+
+class AimedProxy(LossyProxy):
+    """Loses the replies to packets in which a word stands, such as the digest of a script.
+
+    Args:
+        server: URL of the server.
+        seed: Makes the moments repeatable.
+        share: Of such packets whose replies are lost.
+    """
+
+    def __init__(self, server: str, *, seed: int, share: float = 0.5) -> None:
+        super().__init__(server, seed=seed, mean=1)
+        self._share = share
+        self._aimed: set[Pair] = set()
+        self.word = b""
+        self.left = 0
+        """Losses that are still to come."""
+
+    def _saw(self, packet: bytes, pair: Pair) -> None:
+        if self.left and self.word in packet and self._random.random() < self._share:
+            self.left -= 1
+            self._aimed.add(pair)
+
+    def _is_lost(self, pair: Pair) -> bool:
+        if pair not in self._aimed:
+            return False
+        self._aimed.discard(pair)
         self.losses += 1
         return True
 

@@ -1,0 +1,1 @@
+"""Scenarios that need services and one server."""

@@ -1,0 +1,1 @@
+"""Scenarios in which not services but the servers under them fail."""
