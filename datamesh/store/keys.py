@@ -8,6 +8,7 @@ and on a cluster. `<ref>` is a task and its version (`name@1`), `<i>` a node and
     ├── services           hash  member -> what it announces      join, leave, reap          an hour after the last beat
     ├── windows            hash  work stream -> frames per run    join, leave, reap          an hour after the last beat
     ├── pressure           hash  work stream -> "high low"        join                       an hour after the last beat
+    ├── frozen             hash  member -> when it was removed    reap                       an hour after the last
     ├── orphans            zset  "member work-stream", "member" join, leave, reap          until empty, or a minute
     ├── work:<ref>[:level] stream, group `g`: deliveries          submit, settle, promote    stays; settled entries go
     ├── marks              hash  delivery -> how far it came      settle                     with each settlement
@@ -86,6 +87,7 @@ class ShardKeys:
         self.services = prefix + "services"
         self.windows = prefix + "windows"
         self.pressure = prefix + "pressure"
+        self.frozen = prefix + "frozen"
         self.orphans = prefix + "orphans"
         self.marks = prefix + "marks"
         self.due = prefix + "due"

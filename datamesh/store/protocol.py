@@ -122,10 +122,16 @@ class ShardProtocol:
         k = self.keys
         await self.run("leave", [k.members, k.services, k.windows, k.orphans], [member])
 
-    async def reap(self, member: str, *, slots: int, works: Sequence[str]) -> list[Delivery] | None:
-        """Take over what belongs to no member, at most `slots` entries; None: the caller itself is none any more."""
+    async def reap(
+        self, member: str, *, slots: int, works: Sequence[str], alive: Sequence[str] = ()
+    ) -> list[Delivery] | None:  # fmt: skip
+        """Take over what belongs to no member, at most `slots` entries; None: the caller itself is none any more.
+
+        Members past their deadline that are `alive` have not died with what they hold.
+        """
         k = self.keys
-        reply = await self.run("reap", [k.members, k.services, k.windows, k.orphans, k.marks, *works], [member, slots])
+        keys = [k.members, k.services, k.windows, k.orphans, k.marks, k.frozen, *works]
+        reply = await self.run("reap", keys, [member, slots, *alive])
         return None if reply[0] == b"FENCED" else _held_before(reply[1:])
 
     async def recover(self, member: str, *, works: Sequence[str]) -> list[Delivery] | None:

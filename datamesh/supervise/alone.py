@@ -19,6 +19,7 @@ from datamesh.supervise.progress import Progress, placed
 from datamesh.supervise.repeating import RaisedElsewhere
 from datamesh.supervise.sending import Sending
 from datamesh.supervise.served import Served
+from datamesh.supervise.slots import Slots
 from datamesh.supervise.thread_feed import Accept, Pair
 
 
@@ -27,6 +28,7 @@ class Alone:
 
     Args:
         isolations: Child processes of this service.
+        slots: One of them is given up while all child processes are in use.
         pending: Indexes of the values; others may take from it.
         invoke: Runs a value here.
         fell: Told of what `invoke` raised.
@@ -34,8 +36,8 @@ class Alone:
 
     def __init__(
         self, delivery: Delivery, served: Served, progress: Progress, sending: Sending, protocol: ShardProtocol, *,
-        isolations: Isolations, task: str, service: str, pending: deque[int], invoke: Callable[[int], Awaitable[None]],
-        fell: Callable[[int, BaseException], None],
+        isolations: Isolations, slots: Slots, task: str, service: str, pending: deque[int],
+        invoke: Callable[[int], Awaitable[None]], fell: Callable[[int, BaseException], None],
     ) -> None:  # fmt: skip
         self._delivery = delivery
         self._served = served
@@ -43,6 +45,7 @@ class Alone:
         self._sending = sending
         self._protocol = protocol
         self._isolations = isolations
+        self._slots = slots
         self._task = task
         self._service = service
         self._pending = pending
@@ -80,7 +83,7 @@ class Alone:
         payload, run_id = array_of([self._parts[index]]), self._delivery.run_id
         frame = Frame(1, self._delivery.frame.flags, b"", payload)
         blobs = await self._sending.patiently(lambda: fetch_blobs(self._protocol, run_id, frame))
-        async with self._isolations.of(self._served, self._service) as isolation:
+        async with self._isolations.of(self._served, self._service, self._slots) as isolation:
             outcome = await isolation.run(
                 payload, run_id=run_id, task=self._task, attempt=self._delivery.attempt, delivery_id=self._delivery.id,
                 blobs=blobs, accept=self._accept(index),

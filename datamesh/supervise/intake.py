@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from datamesh.errors import StoreError
 from datamesh.store.blocked import BLOCK_MS, BlockedRead
@@ -63,7 +64,8 @@ class Intake:
         self._is_behind = True
         self._is_idle = False
         self._pause = _PAUSE
-        self._room = asyncio.Event()
+        self._room, self._on = asyncio.Event(), asyncio.Event()
+        self._giving_way = 0
         self._left_out: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self.pulse = Pulse("intake", shard=protocol.keys.shard)
@@ -84,9 +86,21 @@ class Intake:
         """Take nothing more; an entry that is on its way is still delivered."""
         self._is_stopping = True
         self._room.set()
+        self._on.set()
         self._blocked.wake()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=BLOCK_MS / 1000 + 1)
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        """Take nothing while this lasts: what others had begun gets the slots."""
+        self._giving_way += 1
+        try:
+            yield
+        finally:
+            self._giving_way -= 1
+            if not self._giving_way:
+                self._on.set()
 
     def room_made(self) -> None:
         """A task that had as many invocations as it may have can take one more."""
@@ -105,6 +119,10 @@ class Intake:
         while not self._is_stopping:
             with self.pulse.resting():
                 await self._slots.wait_free()
+                if self._giving_way:
+                    self._on.clear()
+                    await self._on.wait()
+                    continue
             try:
                 await self._take()
                 self.pulse.beat()

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from datamesh.supervise.isolation import Isolation
 from datamesh.supervise.served import Served
+from datamesh.supervise.slots import Slots
 
 _MOST = 2
 """Children at once: the second goes on while the first hangs."""
@@ -29,15 +30,34 @@ class Isolations:
         self._chores: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def of(self, served: Served, service: str) -> AsyncIterator[Isolation]:
-        """Lend an isolation for values of one task; waits while all are in use."""
-        async with self._places:
+    async def of(self, served: Served, service: str, slots: Slots) -> AsyncIterator[Isolation]:
+        """Lend an isolation for values of one task; waits while all are in use, without the slot of who asks."""
+        await self._place(slots)
+        try:
             isolation = await self._take(served, service)
             try:
                 yield isolation
             finally:
                 self._idle.append((served, isolation))
                 self._close_later()
+        finally:
+            self._places.release()
+
+    async def _place(self, slots: Slots) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        slots.release()
+        try:
+            await self._places.acquire()
+        except BaseException:
+            slots.take()
+            raise
+        try:
+            await slots.regain()
+        except BaseException:
+            self._places.release()
+            raise
 
     async def _take(self, served: Served, service: str) -> Isolation:
         for found in self._idle:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datamesh.codec.failure import Failure
@@ -22,6 +22,7 @@ from datamesh.model.reader import Reader
 from datamesh.store.frames import Delivery, Settlement
 from datamesh.store.keys import Level
 from datamesh.store.plans import Plans
+from datamesh.store.presence import connection_id, still_alive
 from datamesh.store.protocol import Beat, Settled
 from datamesh.store.seals import Place
 from datamesh.store.store import ShardStore
@@ -109,9 +110,10 @@ class Member:
 
     async def _join(self) -> None:
         former, self.id = self.id, f"{self._service.name}.{secrets.token_hex(4)}"
-        slots = self._service.slots.total
+        slots, connection = self._service.slots.total, await connection_id(self._shard.protocol)
         await self._shard.protocol.join(
-            self.id, lease_ms=self._service.lease_ms, former=former, announcement=f"{slots} {self._service.name}",
+            self.id, lease_ms=self._service.lease_ms, former=former,
+            announcement=f"{slots} {self._service.name} {connection}",
             works=list(self._works), pressure=[served.pressure for served in self._works.values()],
         )  # fmt: skip
         self._service.joined(self._shard.index, self.id)
@@ -143,7 +145,7 @@ class Member:
         is_free = bool(self._works) and not self._is_draining and (self._reaping is None or self._reaping.done())
         if is_free and (beat.expired or beat.orphans or is_due):
             self._reaped = time.monotonic()
-            self._reaping = asyncio.create_task(self._reap(), name="datamesh-reap")
+            self._reaping = asyncio.create_task(self._reap(beat.expired > 0), name="datamesh-reap")
 
     async def stop_taking(self) -> None:
         """Take nothing more."""
@@ -301,20 +303,25 @@ class Member:
         """Ids of the runs that something is running for."""
         return {run.delivery.run_id for run in self._active.values()}
 
-    async def _reap(self) -> None:
+    async def _reap(self, has_expired: bool) -> None:
         """Take over what members left behind that are no more; the next heartbeat asks again if that fails."""
         try:
-            await self._take_over()
+            alive = await still_alive(self._shard.protocol) if has_expired else []
+            with self._intake.giving_way():
+                while not self._is_draining and await self._take_over(alive):
+                    # What was begun before goes before what never was, so it gets the slots that become free.
+                    await self._service.slots.wait_free()
         except DatameshError as error:
             _log.warning("could not take over in shard %d: %s", self._shard.index, error)
 
-    async def _take_over(self) -> None:
-        slots = self._service.slots.free if self._works else 0
-        member = self.id
-        taken = await self._shard.protocol.reap(member, slots=slots, works=list(self._works))
+    async def _take_over(self, alive: Sequence[str]) -> bool:
+        """Take over as much as there are free slots for; True: there may be more."""
+        slots, member = self._service.slots.free, self.id
+        taken = await self._shard.protocol.reap(member, slots=slots, works=list(self._works), alive=alive)
         if taken is None:
             self.fenced(member)
-            return
+            return False
         for delivery in taken:
-            _log.info("took over %s, which %d members have held before", delivery.id, delivery.deaths)
+            _log.info("took over %s, of which %d holders have died", delivery.id, delivery.deaths)
             self._deliver(member, delivery, is_extra=True)
+        return len(taken) >= slots

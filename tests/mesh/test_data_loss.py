@@ -220,7 +220,7 @@ async def test_the_first_to_come_records_its_version(
         monkeypatch.setattr(mesh_module, "PROTOCOL", version)
         await (await opened(server, mesh)).close()
     recorded = server.client.hgetall(f"{{{mesh}}}:mesh")
-    assert recorded == {b"protocol": b"5", b"least": b"4", b"shards": b"1"}
+    assert recorded == {b"protocol": b"5", b"least": b"4", b"shards": b"1", b"signed": b""}
 
 
 async def test_open_inputs_of_a_lost_run(server: Server, mesh: str) -> None:

@@ -7,9 +7,12 @@
 -- removal, because a blocking read that it left behind may still be handed an entry. While there are any, those who serve
 -- the streams call this with each beat, and find such consumers by looking at all of a stream.
 --
--- KEYS  members, services, windows, orphans, marks, then the work streams that the caller serves
--- ARGV  member, free slots
--- Returns  FENCED | OK, then for each entry: work stream, id, times delivered, mark ('' if none), fields
+-- The server counts how often an entry was handed on, which stands for the deaths of its holders. A member whose process
+-- lives, because it was stopped or cut off, has not died: it is named by who knows, and what it held is not counted.
+--
+-- KEYS  members, services, windows, orphans, marks, frozen, then the work streams that the caller serves
+-- ARGV  member, free slots, then each member that is known to live
+-- Returns  FENCED | OK, then for each entry: work stream, id, holders that have died, mark ('' if none), fields
 local call = redis.call
 local WATCH, MOST_MEMBERS, MOST_ELSEWHERE = 60000, 20, 100
 local t = call('TIME')
@@ -23,7 +26,8 @@ call('HLEN', KEYS[3])
 call('ZCARD', KEYS[4])
 call('HLEN', KEYS[5])
 local mine = {}   -- work stream -> its consumers
-for k = 6, #KEYS do
+call('HLEN', KEYS[6])
+for k = 7, #KEYS do
   local found = redis.pcall('XINFO', 'CONSUMERS', KEYS[k], 'g')
   if not found.err then mine[KEYS[k]] = found end
 end
@@ -48,20 +52,38 @@ end
 
 local reply, slots = {'OK'}, tonumber(ARGV[2])
 
+-- Take an entry, and count that its holder has died only if it has.
+local function claim(work, member, pending_entry)
+  local claimed
+  if call('HEXISTS', KEYS[6], member) == 1 then
+    claimed = call('XCLAIM', work, 'g', ARGV[1], 0, pending_entry[1], 'RETRYCOUNT', pending_entry[4])
+  else
+    claimed = call('XCLAIM', work, 'g', ARGV[1], 0, pending_entry[1])
+  end
+  return claimed[1]
+end
+
 local function take_over(work, member)
   if slots <= 0 then return end
   for _, p in ipairs(pending(work, member, slots)) do
-    local entry = call('XCLAIM', work, 'g', ARGV[1], 0, p[1])[1]
+    local entry = claim(work, member, p)
     if entry then
       slots = slots - 1
-      local n = #reply
-      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 5] = work, entry[1], p[4], entry[2]
+      local n, deaths = #reply, p[4] - call('HEXISTS', KEYS[6], member)
+      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 5] = work, entry[1], deaths, entry[2]
       reply[n + 4] = call('HGET', KEYS[5], work .. ' ' .. entry[1]) or ''
     end
   end
 end
 
 call('ZREM', KEYS[4], '')   -- a first write that is allowed when memory is out; those that follow then are too
+for k = 3, #ARGV do
+  local until_ms = call('ZSCORE', KEYS[1], ARGV[k])
+  if until_ms and tonumber(until_ms) < now then
+    call('HSET', KEYS[6], ARGV[k], now)
+    call('PEXPIRE', KEYS[6], 3600000)
+  end
+end
 for _, member in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now, 'LIMIT', 0, MOST_MEMBERS)) do remove(member) end
 for work, consumers in pairs(mine) do
   for _, c in ipairs(consumers) do

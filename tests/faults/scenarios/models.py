@@ -53,11 +53,14 @@ async def simulated(budget: Budget) -> Figures:
 
 @scenario("R7", seconds=200)
 async def digests(budget: Budget) -> Figures:
-    told: Mapping[str, Any] = await asyncio.to_thread(part("tests.protocol.digests").run)
+    cases = budget.of(full=200, short=12, tiny=4)
+    told: Mapping[str, Any] = await asyncio.to_thread(part("tests.protocol.digests").run, cases, budget.seed)
     figures = Figures()
-    for name, value in told.items():
-        if isinstance(value, int | float | str):
-            figures.add(name, value, most=0 if name in ("changed", "violations", "failures") else None)
+    figures.add("scripts", len(told["cases"]), least=19)
+    figures.add("wrong calls, fewest a script", min(told["cases"].values()), least=cases)
+    figures.add("refusals compared", sum(told["refused"].values()))
+    figures.add("repetitions compared", sum(told["repeated"].values()))
+    figures.add("digests changed", len(told["violations"]), most=0)
     return figures
 
 
