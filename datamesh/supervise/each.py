@@ -179,7 +179,8 @@ class EachRun(DeliveryRun):
         """Too many have died of this delivery: one value after another, so that it is known of which."""
         await Alone(
             self.delivery, self.served, self.progress, self.sending, self._protocol, isolations=self._isolations,
-            slots=self.slots, task=self._name, service=self._service, pending=self._pending, invoke=self._invoke, fell=self._fell,
+            slots=self.slots, task=self._name, service=self._service, pending=self._pending,
+            invoke=self._invoke, fell=self._fell,
         ).run()  # fmt: skip
 
     # ----------------------------------------------------------------------------------------- in a thread

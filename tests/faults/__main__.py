@@ -1,4 +1,4 @@
-"""The faults: `python -m tests.faults [--short] [--seed N] [--only R1,R3] [--no-write] [--soak N]`.
+"""The faults: `python -m tests.faults [--short] [--seed N] [--only R1,R3 [--update]] [--no-write] [--soak N]`.
 
 Starts its own servers and services, breaks them in every way that a small machine can, prints what they showed, row by
 row, and writes `docs/reliability.md` when everything was run in full. Exits with 1 if a row failed.
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.board import Budget, Figures, NotMeasured, Scenario, Size, discover
-from tests.faults.report import Outcome, Result, line_of, page_of, summary_of
+from tests.faults.report import Outcome, Result, line_of, page_of, summary_of, updated
 from tests.faults.rows import ROWS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -96,7 +96,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--short", action="store_true", help="less of everything, for CI; writes nothing")
     parser.add_argument("--seed", type=int, default=1, help="of all that chance decides")
-    parser.add_argument("--only", default="", help="rows to run, separated by commas; writes nothing")
+    parser.add_argument("--only", default="", help="rows to run, separated by commas; writes nothing by itself")
+    parser.add_argument("--update", action="store_true", help="with --only: put these rows into docs/reliability.md")
     parser.add_argument("--no-write", action="store_true", help="leave docs/reliability.md as it is")
     parser.add_argument("--soak", type=int, default=0, metavar="N", help="run the short form with N seeds, for R30")
     chosen = parser.parse_args()
@@ -113,6 +114,9 @@ def main() -> int:
     if not (chosen.short or only or chosen.no_write):
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         PAGE.write_text(page_of(results, budget, date=date, seconds=time.monotonic() - began), "utf-8")
+    if chosen.update and only and not chosen.short:
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        PAGE.write_text(updated(PAGE.read_text("utf-8"), [r for r in results if r.row.id in only], date=date), "utf-8")
     return int(any(result.outcome is Outcome.FAIL for result in results))
 
 

@@ -19,8 +19,9 @@ from tests.servers import KINDS, program
 _PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 _INTRODUCTION = (
     "This page is written by `python -m tests.faults`, which starts its own servers and services, breaks them on",
-    "purpose, and compares what functions ran with what readers read. It takes about ten minutes. With `--short` it",
-    "takes less than two and writes nothing; `--seed` repeats what chance decided; `--only R1,R3` runs some rows.",
+    "purpose, and compares what functions ran with what readers read. It takes about half an hour on two cores; with",
+    "`--short` a few minutes, and then it writes nothing. `--seed` repeats what chance decided, `--only R1,R3` runs",
+    "some rows, and `--update` with it puts these into the page.",
     "",
     "The figures are those of one run on one machine. A row passes when all its figures are within the target; `(!)`",
     "marks those that are not. What was not measured says why. What is promised stands in",
@@ -100,6 +101,19 @@ def _row(result: Result) -> str:
     cells = [result.row.id, result.row.title, result.row.target, result.told, result.outcome.value]
     shown = " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
     return f"| {shown} | {result.seconds:.0f} |"
+
+
+def updated(page: str, results: Sequence[Result], *, date: str) -> str:
+    """The page with these rows measured again, and the counts that follow."""
+    again = {result.row.id: _row(result) for result in results}
+    lines = [again.get(line.split(" | ")[0].removeprefix("| "), line) for line in page.splitlines()]
+    kinds = {
+        kind.value: sum(f" | {kind.value} | " in line for line in lines if line.startswith("| ")) for kind in Outcome
+    }
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    summary = next(at for at, line in enumerate(lines) if line.endswith(f"{Outcome.NOT_MEASURED.value}."))
+    told = f"Measured again by themselves on {date}: {', '.join(again)}."
+    return "\n".join([*lines[:summary], f"{counted}.", *lines[summary + 1 :], told, ""])
 
 
 def surroundings(budget: Budget, date: str, seconds: float) -> list[tuple[str, str]]:

@@ -92,11 +92,11 @@ def _check_window(look: Look, run: Run, streamed: Counter[Piece], fields: dict[s
 
 
 def _check_pressure(run: Run, fields: dict[str, bytes]) -> None:
-    """Tasks that are noted as full have more values than their low mark, so their notes will be taken away."""
+    """Tasks that are noted as full have values, so that somebody will note that they are not any more."""
     full = [node for node in range(len(run.plan.modes)) if int(fields.get(f"y:{node}", 0))]
     counted = int(fields.get("full", 0))
     assert counted == len(full), f"run {run.id}: full is {counted}, and must be {len(full)}"
-    stuck = [node for node in full if run.tokens[node] <= int(fields[f"y:{node}"])]
+    stuck = [node for node in full if not run.tokens[node]]
     assert not stuck, f"run {run.id}: tasks {stuck} are full of nothing, and who feeds them waits"
 
 
