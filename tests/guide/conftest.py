@@ -19,7 +19,13 @@ def _own_registrations() -> Iterator[None]:
 async def supervisor(redis_url: str, mesh: str) -> AsyncIterator[Supervisor]:
     """Attached, with a Redis of the test's own; it begins to work with the first flow."""
     attached = Supervisor.attach(url=redis_url, mesh=mesh)
-    logging.getLogger("datamesh").setLevel(logging.WARNING)
-    yield attached
-    await attached.drain()
-    Supervisor.detach()
+    log = logging.getLogger("datamesh")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield attached
+        await attached.drain()
+    finally:
+        # Tests of other places that look at the log run in the same process.
+        log.setLevel(level)
+        Supervisor.detach()

@@ -373,17 +373,22 @@ async def test_what_a_generator_had_published_is_not_published_again(place: Plac
         assert (await run.status()).state is RunState.DONE
 
 
-async def test_a_signed_letter_is_read_and_sent_by_who_has_the_keys(place: Place, shop: Shop) -> None:
+async def test_a_signed_letter_is_read_and_sent_by_who_has_the_keys(place: Place, shop: Shop, server: Server) -> None:
     async with place.supervisor(signing_keys=KEYS) as supervisor, asyncio.timeout(PATIENCE):
         await finished(supervisor, shop.flow, -1, -2)
         newest, oldest = await supervisor.dead.list()
         assert newest.content() == [-2]
+        # Without the keys it is not even let in, while the mesh remembers that it is signed.
+        signed = f"{{{place.mesh}}}:mesh"
+        keys = server.client.hget(signed, "signed")
+        server.client.hset(signed, "signed", "")
         async with place.supervisor(tasks=()) as stranger:
             with pytest.raises(TamperedDataError):
                 (await stranger.dead.get(newest.id)).content()
             with pytest.raises(DeadLetterError, match="signing_keys"):
                 await stranger.dead.retry(newest.id)
         shop.is_broken = False
+        server.client.hset(signed, "signed", keys)
         async with place.supervisor(tasks=(), signing_keys=KEYS[::-1]) as operator:
             for letter in (newest, oldest):
                 (sent,) = await operator.dead.retry(letter.id)

@@ -63,7 +63,7 @@ for turn in range(int(sys.argv[3])):
 """
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 6.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
