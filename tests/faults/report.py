@@ -19,7 +19,7 @@ from tests.servers import KINDS, program
 _PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 _INTRODUCTION = (
     "This page is written by `python -m tests.faults`, which starts its own servers and services, breaks them on",
-    "purpose, and compares what functions ran with what readers read. It takes about half an hour on two cores; with",
+    "purpose, and compares what functions ran with what readers read. It takes about twenty minutes on two cores; with",
     "`--short` a few minutes, and then it writes nothing. `--seed` repeats what chance decided, `--only R1,R3` runs",
     "some rows, and `--update` with it puts these into the page.",
     "",
