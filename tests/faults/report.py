@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ from tests.faults.rows import Row
 from tests.servers import KINDS, program
 
 _PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+_SOCKET = re.compile(r"/[\w./-]+\.sock")
+"""Where a server of ours was; it says nothing to others."""
 _INTRODUCTION = (
     "This page is written by `python -m tests.faults`, which starts its own servers and services, breaks them on",
     "purpose, and compares what functions ran with what readers read. It takes about twenty minutes on two cores; with",
@@ -98,7 +101,8 @@ def page_of(results: Sequence[Result], budget: Budget, *, date: str, seconds: fl
 
 
 def _row(result: Result) -> str:
-    cells = [result.row.id, result.row.title, result.row.target, result.told, result.outcome.value]
+    told = _SOCKET.sub("the server", result.told)
+    cells = [result.row.id, result.row.title, result.row.target, told, result.outcome.value]
     shown = " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
     return f"| {shown} | {result.seconds:.0f} |"
 
