@@ -203,6 +203,7 @@ ELSEWHERE = [
 ]  # fmt: skip
 REFUSED = r"(?i)ACL failure|permission|can't (access|run)|not allowed"
 NOT_A_STARTER = [
+    "CLIENT LIST",  # a service looks there whether one that went silent still lives
     "XREADGROUP GROUP g me STREAMS {here:work} >", "XACK {here:work} g 1-1", "XCLAIM {here:work} g me 0 1-1",
     "XGROUP CREATE {here:work} g 0", "SET {here:task} x", "HSET {here:mesh} protocol 9", "DEL {here:mesh}",
     "DUMP {here:run}", "MIGRATE h 1 k 0 1", "SORT {here:run}",
